@@ -1,0 +1,5 @@
+"""`python -m foretaste`."""
+
+from foretaste.cli import main
+
+main()

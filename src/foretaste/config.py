@@ -1,0 +1,79 @@
+"""Settings as frozen, typed data: each field documented once, unknown keys refused with the nearest known one.
+
+A model's `Config`, the training recipe and a data recipe are all `Config` objects. They are made in Python, from a
+dictionary, or from a TOML file, and say in one sentence what is wrong with them.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from foretaste.errors import ConfigError, nearest
+
+
+class Config(BaseModel):
+    """Base of every settings object. Fields are documented by the string below each of them."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, protected_namespaces=()
+    )
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(explain(error, type(self))) from None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The settings from a plain dictionary (a TOML table, a JSON object)."""
+        return cls(**dict(values))
+
+    def with_(self, **changes: Any) -> Self:
+        """A copy with some fields changed, checked like a new one."""
+        return type(self)(**{**self.model_dump(), **changes})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return self.model_dump(mode="json")
+
+
+def explain(error: ValidationError, kind: type[BaseModel]) -> str:
+    """One line for each thing that is wrong, naming the field, what was found and what was expected."""
+    name = kind.__qualname__
+    lines = []
+    for item in error.errors(include_url=False):
+        where = ".".join(str(part) for part in item["loc"]) or "(whole)"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{name}: unknown key '{where}'; {nearest(where, fields_at(kind, item['loc'][:-1]))}")
+        elif item["type"] == "missing":
+            lines.append(f"{name}: '{where}' is required and missing")
+        else:
+            lines.append(f"{name}: '{where}' = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
+    return "\n".join(lines)
+
+
+def fields_at(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields of the settings object that lies at `path` inside `kind`."""
+    for part in path:
+        inner = kind.model_fields[str(part)].annotation if str(part) in kind.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        kind = inner
+    return list(kind.model_fields)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """A TOML file as a dictionary, or one clear error."""
+    path = Path(path)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; give the path of a TOML recipe") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None

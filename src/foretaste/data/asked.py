@@ -1,0 +1,88 @@
+"""What the caller of `EventLog.read` named, checked before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from foretaste.errors import DataError
+
+CANONICAL = ("row", "user", "session", "item", "time", "position", "session_order", "part", "target")
+"""The log's own columns, in their order."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Columns, actions, and what to leave out."""
+
+    item: str
+    user: str | None = None
+    session: str | None = None
+    time: str | None = None
+    order: str | None = None
+    session_order: str | None = None
+    split: str | None = None
+    action: str | None = None
+    inputs: tuple[str, ...] | None = None
+    targets: tuple[str, ...] | None = None
+    drop: Mapping[str, object] | None = None
+    """Column: condition."""
+    columns: Mapping[str, str] | None = None
+    """Our name: the source's name."""
+    item_columns: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.user is None and self.session is None:
+            raise DataError("name the column of users (user=) or of sessions (session=), or both")
+        if self.time is None and self.order is None:
+            raise DataError("name the column of times (time=) or of positions in the order (order=)")
+        if self.action is None and (self.inputs is not None or self.targets is not None):
+            raise DataError("inputs= and targets= are values of the action: name its column (action=)")
+        if self.action is not None and not (self.inputs or self.targets):
+            raise DataError(f"action={self.action!r}: say which of its values are inputs= and which are targets=")
+        for ours, column in (self.columns or {}).items():
+            if ours.lower() in CANONICAL:
+                raise DataError(
+                    f"columns=: '{ours}' is the name of one of the log's own columns; give another, such as "
+                    f"columns={{'raw_{ours}': '{column}'}}"
+                )
+
+    def named(self) -> list[tuple[str, str]]:
+        """(argument, column) for every column that was named."""
+        single = ("item", "user", "session", "time", "order", "session_order", "split", "action")
+        pairs = [(argument, getattr(self, argument)) for argument in single]
+        pairs += [("drop", column) for column in self.drop or {}]
+        pairs += [("columns", column) for column in (self.columns or {}).values()]
+        pairs += [("item_columns", column) for column in (self.item_columns or {}).values()]
+        return [(argument, column) for argument, column in pairs if column is not None]
+
+    def has(self) -> frozenset[str]:
+        """What the log then has, in the words of `EventLog.has`."""
+        given = {
+            "users": self.user,
+            "sessions": self.session,
+            "times": self.time,
+            "order": self.order,
+            "session_order": self.session_order,
+            "split": self.split,
+            "targets": self.targets,
+        }
+        return frozenset(word for word, argument in given.items() if argument is not None)
+
+
+def texts(argument: str, values: Any) -> tuple[str, ...] | None:
+    """Values of an action as texts; one value may be given without a list."""
+    if values is None:
+        return None
+    several = [values] if isinstance(values, str | int) else list(values)
+    if not several:
+        raise DataError(f"{argument}=: the list is empty; name at least one value of the action")
+    return tuple(str(value) for value in several)
+
+
+def renamed(columns: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    """Columns as {our name: the source's name}; a list keeps the source's names, one text is one column."""
+    if isinstance(columns, Mapping):
+        return dict(columns)
+    return {column: column for column in ([columns] if isinstance(columns, str) else columns)}

@@ -1,0 +1,195 @@
+"""How one column of a source is kept, judged and read: ids, plain values, flags.
+
+A source is read once. What a column turns out to be is only known at its end (a million whole numbers, then a 'B07'),
+so a cell keeps a column in two parts while reading: the whole number `_n`, and the text `_t` of what is not one. Then
+it asks its questions, and decides for the whole column. Nothing is read twice and nothing is lost on the way.
+
+The rule for ids. A source with types (Parquet, a table) keeps them: text stays text and integers stay integers; floats
+that are whole numbers, as pandas makes of integers with gaps, become integers again. A CSV has no types: if every id
+of a column is written as a plain whole number (7, not 07, 7.0 or +7), they are integers, otherwise all of them are text,
+exactly as written. A table column of mixed objects is text: 1 and '1' are one id. An id is missing if it is NULL, NaN,
+blank, or one of the words by which other programs say so (NA, NaN, null, None, ...).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from foretaste.data.workspace import name, text
+from foretaste.errors import DataError
+
+UNTYPED = "CSV"
+"""The type of a CSV's columns."""
+WORDS = ("", "NA", "N/A", "<NA>", "NaN", "nan", "NaT", "NULL", "null", "None")
+MISSING = "(" + ", ".join(text(word) for word in WORDS) + ")"
+
+SIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
+LARGE = ("UBIGINT", "HUGEINT", "UHUGEINT")
+FLOATS = ("FLOAT", "DOUBLE")
+
+
+def is_number(kind: str) -> bool:
+    """Whether a DuckDB type is numeric."""
+    return kind in SIGNED + LARGE + FLOATS or kind.startswith("DECIMAL")
+
+
+class Cell:
+    """One column of the source, under the alias that it has while reading."""
+
+    def __init__(self, alias: str, column: str, kind: str) -> None:
+        if kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION")):
+            raise DataError(f"column '{column}' holds {kind.split('(')[0].lower()} values; expected text, numbers or times")
+        self.alias, self.column, self.type = alias, column, kind
+        self.source = name(column)
+
+    def stored(self) -> str:
+        """SQL over the source: what is kept while reading."""
+        return f"{self.source} AS {self.alias}"
+
+    def questions(self) -> list[str]:
+        """SQL aggregates over what was kept; the answers come back through `learn`."""
+        return []
+
+    def learn(self, answers: list[Any]) -> None:
+        """Decide what the column is."""
+
+    @property
+    def value(self) -> str:
+        """SQL over what was kept: the value."""
+        return self.alias
+
+    @property
+    def original(self) -> str:
+        """SQL over what was kept: the value as a text, as near to the source's as is known."""
+        return f"{self.alias}::VARCHAR"
+
+
+class _Split(Cell):
+    """A column kept as whole number and text."""
+
+    def stored(self) -> str:
+        number = f"TRY_CAST({self.source} AS BIGINT)"
+        if self.type == UNTYPED:
+            left = f"CASE WHEN {number}::VARCHAR IS DISTINCT FROM {self.source} THEN {self.source} END"
+        elif self.type in FLOATS or self.type.startswith("DECIMAL"):
+            number = f"CASE WHEN {self.source} = trunc({self.source}) THEN {number} END"
+            left = f"CASE WHEN isfinite({self.source}::DOUBLE) AND {number} IS NULL THEN {self.source}::VARCHAR END"
+        elif self.type in SIGNED:
+            number, left = f"{self.source}::BIGINT", "NULL::VARCHAR"
+        elif self.type == "UBIGINT":
+            number, left = self.source, "NULL::VARCHAR"
+        elif self.type in LARGE:
+            left = f"CASE WHEN {number} IS NULL THEN {self.source}::VARCHAR END"
+        else:
+            number, left = "NULL::BIGINT", f"{self.source}::VARCHAR"
+        return f"{number} AS {self.alias}_n, {left} AS {self.alias}_t"
+
+    @property
+    def _word(self) -> str:
+        return f"{self.alias}_t IS NOT NULL AND trim({self.alias}_t) NOT IN {MISSING}"
+
+    @property
+    def original(self) -> str:
+        return f"coalesce({self.alias}_t, {self.alias}_n::VARCHAR)"
+
+
+class Id(_Split):
+    """Ids of users, sessions or items."""
+
+    def __init__(self, alias: str, column: str, kind: str) -> None:
+        super().__init__(alias, column, kind)
+        self.kind = "BIGINT"
+
+    def questions(self) -> list[str]:
+        return [f"count(*) FILTER ({self._word})"]
+
+    def learn(self, answers: list[Any]) -> None:
+        declared = self.type != UNTYPED and not is_number(self.type)
+        whole = "UBIGINT" if self.type == "UBIGINT" else "BIGINT"
+        self.kind = "VARCHAR" if declared or answers[0] else whole
+
+    @property
+    def value(self) -> str:
+        if self.kind != "VARCHAR":
+            return f"{self.alias}_n"
+        return f"CASE WHEN {self.alias}_t IS NULL THEN {self.alias}_n::VARCHAR WHEN {self._word} THEN {self.alias}_t END"
+
+
+class Value(_Split):
+    """Another column of the log: integers, floats or text if it comes from a CSV, otherwise what it was."""
+
+    kind = ""
+
+    def stored(self) -> str:
+        return super().stored() if self.type == UNTYPED else f"{self.source} AS {self.alias}"
+
+    def questions(self) -> list[str]:
+        if self.type != UNTYPED:
+            return []
+        as_float = f"TRY_CAST({self.alias}_t AS DOUBLE) IS NOT NULL"
+        return [f"count(*) FILTER ({self._word})", f"count(*) FILTER ({self._word} AND {as_float})"]
+
+    def learn(self, answers: list[Any]) -> None:
+        if answers:
+            words, floats = answers
+            self.kind = "BIGINT" if not words else "DOUBLE" if words == floats else "VARCHAR"
+
+    @property
+    def value(self) -> str:
+        if self.type != UNTYPED:
+            return self.alias
+        if self.kind == "DOUBLE":
+            return f"CASE WHEN {self.alias}_t IS NULL THEN {self.alias}_n::DOUBLE WHEN {self._word} THEN {self.alias}_t::DOUBLE END"
+        return f"{self.alias}_n" if self.kind == "BIGINT" else self.original
+
+    @property
+    def original(self) -> str:
+        return super().original if self.type == UNTYPED else f"{self.alias}::VARCHAR"
+
+
+class Text(Cell):
+    """A column read as text: an action, a given part."""
+
+    def stored(self) -> str:
+        return f"{as_text(self.source, self.type)} AS {self.alias}"
+
+
+class Dropped(Cell):
+    """True where a row is to be left out, by the caller's condition on one column.
+
+    A condition is a comparison with a number ('< 0'), a pattern ('C*'), a value, or a list of these of which any will do.
+    """
+
+    def __init__(self, alias: str, column: str, kind: str, condition: object) -> None:
+        super().__init__(alias, column, kind)
+        several = condition if isinstance(condition, list | tuple | set | frozenset) else [condition]
+        self.conditions = [str(one) for one in several]
+        self.detail = f"{column} {' or '.join(self.conditions)}"
+        self.sql = f"coalesce({' OR '.join(self._test(one) for one in self.conditions)}, false)"
+
+    def stored(self) -> str:
+        return f"{self.sql} AS {self.alias}, {as_text(self.source, self.type)} AS {self.alias}_t"
+
+    @property
+    def original(self) -> str:
+        return f"{self.alias}_t"
+
+    def _test(self, condition: str) -> str:
+        for sign in ("<=", ">=", "<", ">"):
+            if condition.startswith(sign):
+                try:
+                    bound = float(condition[len(sign) :])
+                except ValueError:
+                    raise DataError(f"drop: '{condition}' on column '{self.column}': expected a number after {sign}") from None
+                return f"TRY_CAST({self.source} AS DOUBLE) {sign} {bound!r}"
+        shown = as_text(self.source, self.type)
+        if "*" in condition or "?" in condition:
+            return f"{shown} GLOB {text(condition)}"
+        return f"{shown} = {text(condition)}"
+
+
+def as_text(column: str, kind: str) -> str:
+    """SQL: a column as text, whole floats without their '.0'."""
+    if kind not in FLOATS:
+        return f"{column}::VARCHAR"
+    return f"CASE WHEN {column} = trunc({column}) THEN coalesce(TRY_CAST({column} AS BIGINT)::VARCHAR, {column}::VARCHAR) ELSE {column}::VARCHAR END"

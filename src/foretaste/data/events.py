@@ -1,0 +1,254 @@
+"""EventLog: who touched what and when, in DuckDB, with the report of every step that was taken on it.
+
+    log = EventLog.read("clicks.csv.gz", session="session_id", item="item_id", time="timestamp")
+    log = log.filter(item_support=5, session_length=2)
+    log.report()
+
+A log is one table, one row an event:
+
+    row            the event's place in the source, from 1: the log's own order, which breaks every tie
+    "user"         raw id, or NULL: an anonymous session
+    "session"      raw session id, or NULL: the log has no sessions yet
+    item           raw id
+    time           milliseconds since 1970 UTC, or NULL: the log has an order and no clock
+    position       the place that the log gives (order=), or NULL
+    session_order  the place of the session among sessions (session_order=), or NULL
+    part           the log's own split, or NULL
+    target         whether the event may be asked for
+    ...            further columns (columns=), under their names
+
+The order of events is user, time, position, row. It is never the item's id that breaks a tie. Logs are not changed: a
+step gives a new one, and the table of the old one goes when nobody holds it any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import duckdb
+
+from foretaste.data import reading, rejected
+from foretaste.data.asked import Asked, renamed, texts
+from foretaste.data.sources import open_source
+from foretaste.data.workspace import Workspace
+from foretaste.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    from foretaste.data.prepared import Prepared
+
+ORDER = "time, position, row"
+"""SQL: the order of the events of one user or session."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of the report: what was done, and how large the log was after it."""
+
+    name: str
+    detail: str
+    events: int
+    users: int
+    sessions: int
+    items: int
+
+
+class EventLog:
+    """A log in DuckDB (see the module's first lines for its table)."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        table: str,
+        *,
+        has: frozenset[str],
+        steps: Sequence[Step],
+        columns: tuple[str, ...] = (),
+        items_table: str | None = None,
+        rejected_table: str | None = None,
+        fingerprint: Mapping[str, Any] | None = None,
+        collapse: bool = False,
+    ) -> None:
+        self.workspace = workspace
+        self.table = table
+        self.has = has
+        """What the log has: users, sessions, times, order, session_order, split, targets."""
+        self.steps = list(steps)
+        self.columns = columns
+        """The names of the further columns."""
+        self.items_table = items_table
+        """A table (item, title, ...) of what is known of the items, or None."""
+        self.rejected_table = rejected_table
+        """A table (file, line, reason, row) of the rows that could not be used, or None."""
+        self.fingerprint = dict(fingerprint or {})
+        """Where the log came from: names, sizes and SHA-256 of the files, and the columns that were named."""
+        self._collapse = collapse
+        workspace.forget_with(self, table)
+
+    @property
+    def db(self) -> duckdb.DuckDBPyConnection:
+        """The connection in which the tables lie."""
+        return self.workspace.db
+
+    @classmethod
+    def read(
+        cls,
+        source: Any,
+        *,
+        item: str,
+        user: str | None = None,
+        session: str | None = None,
+        time: str | None = None,
+        order: str | None = None,
+        session_order: str | None = None,
+        split: str | None = None,
+        action: str | None = None,
+        inputs: Sequence[Any] | None = None,
+        targets: Sequence[Any] | None = None,
+        drop: Mapping[str, Any] | None = None,
+        columns: Sequence[str] | Mapping[str, str] = (),
+        item_columns: Sequence[str] | Mapping[str, str] = (),
+        repeats: Literal["keep", "collapse"] = "keep",
+        duplicates: Literal["keep", "drop"] = "keep",
+        strict: bool = False,
+        rejected: str | Path | None = None,
+        names: Sequence[str] | None = None,
+        delimiter: str | None = None,
+        encoding: str = "utf-8",
+        memory_limit: str = "4GB",
+        threads: int | None = None,
+    ) -> EventLog:
+        """Read a log, and check every row of it.
+
+        `source`: a CSV (plain, gzip or zstd; any delimiter), a Parquet file, folder or pattern, a pandas, Polars or Arrow
+        table, or a dictionary of NumPy arrays.
+
+        item, user, session, time, order, session_order, split, action: names of columns. A user or a session must be
+            named, and a time or an order (or both: the order then breaks ties of the time).
+        inputs, targets: values of the action. Rows with another are dropped. Only `targets` may be asked for; a target
+            stays in the history of what follows it. Without `inputs` every row is one; without `targets` all are.
+        drop: {column: condition} of rows to leave out: '< 0' (any comparison with a number), a pattern such as 'C*', a
+            value, or a list of these.
+        columns, item_columns: what else to keep of an event and of its item; {our name: the source's} renames.
+        repeats: 'collapse' keeps the first of immediate repeats of an item with the same right to be a target. It works
+            inside sessions: at once if `session` is named, otherwise right after they are cut (`sessions`), or, if they
+            are not, inside the user's history before it is filtered or prepared.
+        duplicates: exact copies, in all that was read, of an earlier row are counted; 'drop' leaves them out.
+        strict: refuse a source with a row that cannot be used. Otherwise such rows are counted, set aside in
+            `rejected_table`, and written to `rejected`, a CSV of line, reason and row.
+        names, delimiter, encoding: of a CSV, where it has no header, its delimiter is not found, or it is not UTF-8.
+        memory_limit, threads: of DuckDB; what does not fit into memory goes to a temporary folder.
+        """
+        _one_of("repeats", repeats, ("keep", "collapse"))
+        _one_of("duplicates", duplicates, ("keep", "drop"))
+        asked = Asked(
+            item, user, session, time, order, session_order, split, action,
+            texts("inputs", inputs), texts("targets", targets), drop, renamed(columns), renamed(item_columns),
+        )  # fmt: skip
+        workspace = Workspace(memory_limit, threads)
+        opened = open_source(workspace, source, [column for _, column in asked.named()], names, delimiter, encoding)
+        for argument, column in asked.named():
+            opened.check(argument, column)
+        found = reading.Reader(workspace, opened, asked).read(strict, rejected)
+        log = cls(
+            workspace,
+            found.table,
+            has=asked.has(),
+            steps=[Step(step, detail, *counts) for step, detail, counts in found.steps],
+            columns=tuple(asked.columns or {}),
+            items_table=found.items_table,
+            rejected_table=found.rejected_table,
+            fingerprint={**opened.fingerprint, "columns": {argument: column for argument, column in asked.named()}},
+            collapse=repeats == "collapse",
+        )
+        log = log._without_duplicates(drop=duplicates == "drop")
+        return log._collapsed() if session is not None else log
+
+    def __len__(self) -> int:
+        return self.steps[-1].events
+
+    def __repr__(self) -> str:
+        last = self.steps[-1]
+        return f"EventLog({last.events:,} events, {last.users:,} users, {last.sessions:,} sessions, {last.items:,} items)"
+
+    def report(self) -> None:
+        """Print the steps: what each did, and what it left."""
+        print(report_of(self.steps))
+
+    def derive(self, sql: str, name: str, detail: str, *, has: frozenset[str] | None = None) -> EventLog:
+        """A new log from SQL in which `{table}` is this one's table; `has` if it has something else than this one."""
+        table = self.workspace.new_name("log")
+        self.workspace.run(f"CREATE TABLE {table} AS {sql.replace('{table}', self.table)}", name)
+        counts = reading.count(self.workspace, table)
+        if not counts.events:
+            self.workspace.db.execute(f"DROP TABLE {table}")
+            raise DataError(f"no event is left after the step '{name}' ({detail}) on {len(self):,} events; ask for less")
+        return self._next(table, Step(name, detail, *counts), has=has)
+
+    def with_items(
+        self,
+        source: Any,
+        *,
+        item: str,
+        names: Sequence[str] | None = None,
+        delimiter: str | None = None,
+        encoding: str = "utf-8",
+        **columns: str,
+    ) -> EventLog:
+        """Attach what is known of the items: `log.with_items("movies.csv", item="movieId", title="name")`.
+
+        `columns` are {our name: the source's}; without any, all of the source's columns are taken. Sources as for
+        `read`. Items that the log does not have are left out; of several rows of one item the first counts.
+        """
+        from foretaste.data import items
+
+        opened = open_source(self.workspace, source, [item, *columns.values()], names, delimiter, encoding)
+        table, detail = items.attached(self, opened, item, columns)
+        log = self._next(self.table, Step("items", detail, *_counts(self.steps[-1])))
+        log.items_table = table
+        return log
+
+    def write_rejected(self, path: str | Path) -> None:
+        """Write the rows that could not be used as a CSV of line, reason and row."""
+        if self.rejected_table is None:
+            raise DataError(f"{path}: nothing to write, every row of the log could be used")
+        rejected.write(self.workspace, self.rejected_table, path)
+
+    def sessions(self, gap: str | float | None = None, per: Literal["day"] | None = None) -> EventLog:
+        """Cut histories into sessions: at idle gaps (`gap='30m'`, or seconds), or by calendar day (`per='day'`)."""
+        from foretaste.data import sessions
+
+        if (gap is None) == (per is None):
+            raise DataError("sessions: give gap= (such as '30m', or seconds) or per='day', one of the two")
+        if per is not None:
+            _one_of("per", per, ("day",))
+            return sessions.by_day(self)._collapsed()
+        assert gap is not None
+        return sessions.by_gap(self, gap)._collapsed()
+
+    def filter(self, **conditions: Any) -> EventLog:
+        """Leave out rare items, short sessions, short histories: see `foretaste.data.sessions.filtered`."""
+        from foretaste.data import sessions
+
+        return sessions.filtered(self._collapsed(), **conditions)
+
+    def prepare(self, split: Any, validation: Any = None, **options: Any) -> Prepared:
+        """Split, number the items and lay the log out flat: see `foretaste.data.prepared.prepare`."""
+        from foretaste.data import prepared
+
+        return prepared.prepare(self._collapsed(), split, validation, **options)
+
+    def _next(self, table: str, step: Step, *, has: frozenset[str] | None = None, collapse: bool | None = None) -> EventLog:
+        return EventLog(
+            self.workspace,
+            table,
+            has=self.has if has is None else has,
+            steps=[*self.steps, step],
+            columns=self.columns,
+            items_table=self.items_table,
+            rejected_table=self.rejected_table,
+            fingerprint=self.fingerprint,
+            collapse=self._collapse if collapse is None else collapse,
+        )

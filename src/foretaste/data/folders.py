@@ -1,0 +1,161 @@
+"""A saved thing is a folder, and it is there whole or not at all.
+
+Everything is written into a new folder beside the place, brought to the disk, and renamed. Whatever happens before
+that (a full disk, a kill, an error), what stood there stands there still.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foretaste.errors import SavedFileError
+
+MANIFEST = "manifest.json"
+SMALL = 16 * 1024 * 1024
+"""Files up to this many bytes are compared with their checksum whenever a folder is opened; larger ones on request."""
+
+
+@contextlib.contextmanager
+def written_whole(folder: Path, manifest: str = MANIFEST) -> Iterator[Path]:
+    """A new, empty folder to write into; it takes the place of `folder` when the block ends well.
+
+    A folder that stands there is only replaced if it holds a file named `manifest`, so nobody's other files are lost.
+    """
+    folder = folder.resolve()
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / manifest).exists())):
+        raise SavedFileError(f"{folder}: holds something that was not saved from here; give a new or an empty folder")
+    made = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".writing", dir=folder.parent))
+        made.chmod(0o777 & ~_umask())
+        yield made
+        for file in (*made.iterdir(), made):
+            _to_disk(file)
+        _put(made, folder)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SavedFileError(f"{folder}: could not be written: {reason}; what was there before is untouched") from None
+    finally:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def _put(made: Path, folder: Path) -> None:
+    before = folder.with_name(f".{folder.name}.before")
+    if folder.exists():
+        shutil.rmtree(before, ignore_errors=True)
+        folder.rename(before)
+    try:
+        made.rename(folder)
+    except OSError:
+        if before.exists():
+            before.rename(folder)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
+    _to_disk(folder.parent)
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """The manifest, with the size and checksum of every file that lies in the folder, and a checksum of itself."""
+    files = {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in sorted(folder.iterdir())}
+    whole = {**manifest, "files": files}
+    text = json.dumps({**whole, "checksum": _checksum(whole)}, indent=1, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path, kind: str, version: int, *, verify: bool = False) -> dict[str, Any]:
+    """The manifest of a folder whose files are all there and as they were written, or one clear error.
+
+    `kind` and `version` are what the manifest must say under "format" and "version" (or an older version).
+    """
+    before = folder.with_name(f".{folder.name}.before")
+    if not folder.exists() and before.exists():
+        raise SavedFileError(
+            f"{folder}: not there; saving was interrupted, the earlier one is {before}: rename it back"
+        )
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise SavedFileError(f"{folder / MANIFEST}: no such file; expected the folder of a {kind}") from None
+    except (OSError, ValueError) as error:
+        raise SavedFileError(f"{folder / MANIFEST}: cannot be read: {error}; save it again") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != kind:
+        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+        raise SavedFileError(f"{folder / MANIFEST}: its format is {found!r}; expected {kind!r}")
+    written = manifest.get("version")
+    if not isinstance(written, int) or not 1 <= written <= version:
+        raise SavedFileError(f"{folder}: has version {written!r}, and this Foretaste reads up to {version}; upgrade it")
+    if manifest.pop("checksum", None) != _checksum(manifest):
+        raise SavedFileError(f"{folder / MANIFEST}: was edited (its checksum differs); save it again")
+    for name, said in manifest["files"].items():
+        _check_file(folder / name, said, verify)
+    return manifest
+
+
+def _check_file(file: Path, said: Mapping[str, Any], verify: bool) -> None:
+    try:
+        size = file.stat().st_size
+        if size != said["bytes"]:
+            raise SavedFileError(
+                f"{file}: has {size} bytes, expected {said['bytes']}: truncated or edited; save it again"
+            )
+        if (verify or size <= SMALL) and _sha256(file) != said["sha256"]:
+            raise SavedFileError(f"{file}: was edited or damaged (its checksum differs); save it again")
+    except OSError as error:
+        raise SavedFileError(f"{file}: {error.strerror or error}; the folder is incomplete, save it again") from None
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def write_array(folder: Path, name: str, array: NDArray[Any]) -> None:
+    """One array as `name.npy`."""
+    np.save(folder / f"{name}.npy", array, allow_pickle=False)
+
+
+def read_array(folder: Path, name: str, dtype: str | None, length: int | None) -> NDArray[Any]:
+    """One array back, memory-mapped, if it is what the manifest promises."""
+    file = folder / f"{name}.npy"
+    try:
+        array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise SavedFileError(f"{file}: no such file; the folder is incomplete, save it again") from None
+    except (OSError, ValueError) as error:
+        raise SavedFileError(f"{file}: cannot be read: {error}; save it again") from None
+    right = array.ndim == 1 and (dtype is None or array.dtype == dtype) and length in (None, len(array))
+    if not right:
+        expected = f"[{'any' if length is None else length}] {dtype or ''}".strip()
+        raise SavedFileError(f"{file}: holds {list(array.shape)} {array.dtype}, expected {expected}; save it again")
+    return array

@@ -1,0 +1,218 @@
+"""From a source to the canonical table of a log: one reading, after which every row is used, left out, or rejected.
+
+A row is rejected when it cannot be used: no item, no user, no session, a time that is missing, unreadable, before 1970
+or more than a day ahead, or a line that is no row at all. Rejected rows are counted by reason and kept aside with their
+line and what was read of them. Rows that the caller does not want (`drop`, actions that are neither inputs nor targets)
+are no faults: leaving them out is a step of the report.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from foretaste.data import rejected
+from foretaste.data.asked import CANONICAL, Asked
+from foretaste.data.cells import Cell, Dropped, Id, Text, Value
+from foretaste.data.raw import Raw
+from foretaste.data.sources import Source
+from foretaste.data.times import Clock, Position
+from foretaste.data.workspace import Workspace, name, text
+from foretaste.errors import DataError, nearest
+
+DAY = 86_400_000
+"""Milliseconds. A clock may be this much ahead of ours before its times count as the future."""
+FEW = 1000
+"""How many different actions are listed when one is not found."""
+C = TypeVar("C", bound=Cell)
+
+
+class Counts(NamedTuple):
+    """How large a log is."""
+
+    events: int
+    users: int
+    sessions: int
+    items: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What came of it: tables in the workspace, and what each step left."""
+
+    table: str
+    items_table: str | None
+    rejected_table: str | None
+    steps: list[tuple[str, str, Counts]]
+
+
+class Reader:
+    """One reading of one source."""
+
+    def __init__(self, workspace: Workspace, source: Source, asked: Asked) -> None:
+        self.workspace, self.source, self.asked = workspace, source, asked
+        self.view = workspace.new_name("view")
+        self.cells: list[Cell] = []
+        self.item = self._cell(Id, "item", asked.item)
+        self.user = self._maybe(Id, "user", asked.user)
+        self.session = self._maybe(Id, "session", asked.session)
+        self.time = self._maybe(Clock, "time", asked.time)
+        self.order = self._maybe(Position, "position", asked.order)
+        self.session_order = self._maybe(Position, "session_order", asked.session_order)
+        self.split = self._maybe(Text, "part", asked.split)
+        self.action = self._maybe(Text, "action", asked.action)
+        self.drops = [self._cell(Dropped, f"drop_{k}", *pair) for k, pair in enumerate((asked.drop or {}).items())]
+        self.more = [self._cell(Value, f"more_{k}", column) for k, column in enumerate((asked.columns or {}).values())]
+        about = (asked.item_columns or {}).values()
+        self.about = [self._cell(Value, f"about_{k}", column) for k, column in enumerate(about)]
+
+    def _cell(self, kind: Callable[..., C], alias: str, column: str, *more: object) -> C:
+        cell = kind("raw_" + alias, column, self.source.types[column], *more)
+        self.cells.append(cell)
+        return cell
+
+    def _maybe(self, kind: Callable[..., C], alias: str, column: str | None) -> C | None:
+        return None if column is None else self._cell(kind, alias, column)
+
+    def read(self, strict: bool = False, path: str | Path | None = None) -> Reading:
+        """Read once, decide, reject, leave out; `path` is where rejected rows are written."""
+        raw = Raw(self.workspace, self.source, self.cells)
+        lines = raw.lines
+        self._see(raw)
+        aside, reasons = self._reject(lines, strict, path)
+        stages = [("read", self._said(), "true"), *self._stages(raw, reasons)]
+        kept = " AND ".join(condition for _, _, condition in stages)
+        table, items = self.workspace.new_name("log"), None
+        more = [f"more_{k} AS {name(ours)}" for k, ours in enumerate(self.asked.columns or {})]
+        columns = ", ".join([*map(name, CANONICAL), *more])
+        self.workspace.run(f"CREATE TABLE {table} AS SELECT {columns} FROM {self.view} WHERE {kept}", self.source.label)
+        if self.about:
+            items = self.workspace.new_name("items")
+            first = [f"arg_min(about_{k}, row) AS {name(ours)}" for k, ours in enumerate(self.asked.item_columns or {})]
+            self.workspace.run(
+                f"CREATE TABLE {items} AS SELECT item, {', '.join(first)} FROM {self.view} WHERE {kept} GROUP BY item",
+                self.source.label,
+            )
+        steps = self._counted(stages, table, lines)
+        self.workspace.db.execute(f"DROP VIEW {self.view}")
+        raw.drop()
+        return Reading(table, items, aside, steps)
+
+    def _see(self, raw: Raw) -> None:
+        """A view of what was read: the log's own columns, the fault of a row, and what the other steps need."""
+        target = "true"
+        if self.action is not None and self.asked.targets is not None:
+            target = f"coalesce({_is_one_of(self.action, self.asked.targets)}, false)"
+        shown = {
+            "user": _value(self.user, "VARCHAR"),
+            "session": _value(self.session, "VARCHAR"),
+            "item": self.item.value,
+            "time": _value(self.time, "BIGINT"),
+            "position": _value(self.order, "DOUBLE"),
+            "session_order": _value(self.session_order, "DOUBLE"),
+            "part": _value(self.split, "VARCHAR"),
+            "target": target,
+            "fault": f"CASE {' '.join(self._faults())} END",
+        }
+        shown |= {f"more_{k}": cell.value for k, cell in enumerate(self.more)}
+        shown |= {f"about_{k}": cell.value for k, cell in enumerate(self.about)}
+        columns = ", ".join(f"{sql} AS {name(key)}" for key, sql in shown.items())
+        self.workspace.db.execute(f"CREATE VIEW {self.view} AS SELECT *, {columns} FROM {raw.rows}")
+
+    def _faults(self) -> Iterable[str]:
+        """SQL: WHEN this THEN that is why the row cannot be used."""
+        yield f"WHEN {self.item.value} IS NULL THEN 'no item'"
+        if self.session is not None:
+            both = "no session" if self.user is None else "no user and no session"
+            if self.user is not None:
+                yield f"WHEN {self.session.value} IS NULL AND {self.user.value} IS NOT NULL THEN 'no session'"
+            yield f"WHEN {self.session.value} IS NULL THEN {text(both)}"
+        elif self.user is not None:
+            yield f"WHEN {self.user.value} IS NULL THEN 'no user'"
+        if self.time is not None:
+            moment, latest = self.time.value, int(time.time() * 1000) + DAY
+            yield f"WHEN {self.time.missing()} THEN 'no time' WHEN {moment} IS NULL THEN 'time cannot be read'"
+            yield f"WHEN {moment} < 0 THEN 'time before 1970' WHEN {moment} > {latest} THEN 'time in the future'"
+        for cell, what in ((self.order, "position"), (self.session_order, "session order")):
+            if cell is not None:
+                yield f"WHEN {cell.missing()} THEN 'no {what}' WHEN {cell.value} IS NULL THEN '{what} is no number'"
+
+    def _reject(self, lines: rejected.Lines, strict: bool, path: str | Path | None) -> tuple[str | None, dict[str, int]]:
+        """Set the rejected rows aside; their table, and how many there are of each reason."""
+        label = self.source.label
+        found = self.workspace.rows(f"SELECT fault, count(*) FROM {self.view} GROUP BY fault")
+        if not lines.unread and all(fault is None for fault, _ in found):
+            return None, {}
+        aside = rejected.collect(self.workspace, lines, self.view, self.cells)
+        reasons = dict(self.workspace.rows(f"SELECT reason, count(*) FROM {aside} GROUP BY reason"))
+        file, line, why, row = self.workspace.row(f"SELECT * FROM {aside} LIMIT 1")
+        first = f"{file}, line {line}: {why}: {row[:200]}"
+        if strict:
+            raise DataError(f"{first} (strict=True accepts no such row; correct it, or read without strict to set it aside)")
+        if path is not None:
+            rejected.write(self.workspace, aside, path)
+        if sum(reasons.values()) == lines.rows:
+            raise DataError(f"none of the {lines.rows:,} rows of {label} can be used ({rejected.said(reasons)}). {first}")
+        return aside, reasons
+
+    def _stages(self, raw: Raw, reasons: dict[str, int]) -> Iterable[tuple[str, str, str]]:
+        """(step, detail, condition): what a row must fulfil to pass each step."""
+        yield "reject", rejected.said(reasons), "fault IS NULL"
+        for cell in self.drops:
+            yield "drop", f"where {cell.detail}", f"NOT {cell.alias}"
+        if self.action is None:
+            return
+        inputs, targets = self.asked.inputs, self.asked.targets
+        known = [v for (v,) in self.workspace.rows(f"SELECT DISTINCT {self.action.alias} FROM {raw.table} LIMIT {FEW}")]
+        for argument, values in (("inputs", inputs), ("targets", targets)):
+            for value in values or ():
+                if value not in known and len(known) < FEW:
+                    among = nearest(value, sorted(v for v in known if v is not None))
+                    raise DataError(f"{argument}=: no row has the action '{value}' in '{self.action.column}': {among}")
+        if inputs is not None:
+            kept = dict.fromkeys([*inputs, *(targets or ())])
+            yield "actions", f"kept {', '.join(kept)}", f"coalesce({_is_one_of(self.action, kept)}, false)"
+
+    def _counted(
+        self, stages: list[tuple[str, str, str]], table: str, lines: rejected.Lines
+    ) -> list[tuple[str, str, Counts]]:
+        """The steps that removed something, each with what it left. Only a step that is followed by another is recounted."""
+        passed = [" AND ".join(condition for _, _, condition in stages[: k + 1]) for k in range(len(stages))]
+        sums = ", ".join(f"count(*) FILTER ({condition})" for condition in passed)
+        left = self.workspace.row(f"SELECT {sums} FROM {self.view}")
+        if not left[-1]:
+            raise DataError(f"no row of {self.source.label} is left after the steps: {'; '.join(d for _, d, _ in stages[1:] if d)}")
+        counts = count(self.workspace, table)
+        steps: list[tuple[str, str, Counts]] = []
+        for k in reversed(range(len(stages))):
+            step, detail, _ = stages[k]
+            if k + 1 < len(stages) and left[k] != left[k + 1]:
+                counts = count(self.workspace, f"(FROM {self.view} WHERE {passed[k]})")
+            removed = k == 0 or left[k] != left[k - 1] or (step == "reject" and lines.unread > 0)
+            if removed:
+                events = lines.rows if k == 0 else left[k]
+                steps.insert(0, (step, detail, counts._replace(events=events)))
+        return steps
+
+    def _said(self) -> str:
+        return "; ".join(part for part in (self.source.label, self.time.detail if self.time else "") if part)
+
+
+def count(workspace: Workspace, table: str) -> Counts:
+    """The size of a log's table."""
+    return Counts(
+        *workspace.row(
+            'SELECT count(*), count(DISTINCT "user"), count(DISTINCT "session"), count(DISTINCT item) ' f"FROM {table}"
+        )
+    )
+
+
+def _value(cell: Cell | None, kind: str) -> str:
+    return f"NULL::{kind}" if cell is None else cell.value
+
+
+def _is_one_of(cell: Cell, values: Iterable[str]) -> str:
+    return f"{cell.value} IN ({', '.join(map(text, values))})"

@@ -1,0 +1,201 @@
+"""Rows that cannot be used: lines that are no rows, and rows that lack something. Counted, kept, written aside.
+
+DuckDB notes the lines of a CSV that it cannot cut into cells, and goes on. They leave holes in its numbering of the
+other rows; here the holes are put back, so that `row` is the place in the file and `line` can be found with an editor
+(which counts two things otherwise: blank lines are skipped here, and a quoted cell with line breaks is one line).
+
+One fault is worse: a quote that is opened and never closed swallows what follows, up to megabytes, as one cell. When
+DuckDB reports such a one, `mend` copies the file with the guilty lines made harmless, and the copy is read instead.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+import duckdb
+
+from foretaste.data.cells import Cell
+from foretaste.data.sources import CsvFile, Part
+from foretaste.data.workspace import Workspace, reason, text
+from foretaste.errors import DataError
+
+OPEN_QUOTE = "a quote that is not closed"
+UNREADABLE = {
+    "MISSING COLUMNS": "too few cells",
+    "TOO MANY COLUMNS": "too many cells",
+    "INVALID ENCODING": "not in the encoding of the file",
+    "LINE SIZE OVER MAXIMUM": "a line of over two million bytes",
+}
+"""DuckDB's kinds of lines that are no rows, in our words. Any other kind means that the file must be mended first."""
+LONGEST = 1 << 20
+"""Bytes of one row, over all its lines; what is longer is no row."""
+MARK = "\x02"
+"""Stands for a quote in a line that was made harmless."""
+
+
+class Lines:
+    """The lines of a source: where each of its files begins, and which lines are no rows."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.files, self.bad = workspace.new_name("files"), workspace.new_name("bad")
+        self.good, self.unread = 0, 0
+        workspace.db.execute(f"CREATE TABLE {self.files} (before BIGINT, file VARCHAR, header BIGINT)")
+        workspace.db.execute(
+            f"CREATE TABLE {self.bad} (row BIGINT, good BIGINT, reason VARCHAR, raw VARCHAR)"
+        )  # good: how many good rows stand before it
+
+    @property
+    def rows(self) -> int:
+        """All rows so far, those included that are no rows."""
+        return self.good + self.unread
+
+    def add(self, part: Part, good: int) -> None:
+        """Take in a file of which `good` rows have been read."""
+        db = self.workspace.db
+        header = int(part.csv is not None and part.csv.header)
+        db.execute(f"INSERT INTO {self.files} VALUES (?, ?, ?)", [self.rows, part.label, header])
+        unread = 0
+        if part.csv is not None:
+            tail = text(_tail(part.csv))
+            kinds = " ".join(f"WHEN {text(kind)} THEN {text(ours)}" for kind, ours in UNREADABLE.items())
+            answer = db.execute(f"""
+                INSERT INTO {self.bad}
+                SELECT {self.rows - header} + line, {self.good - header} + line - row_number() OVER (ORDER BY line),
+                       CASE WHEN harmless THEN {text(OPEN_QUOTE)} ELSE CASE kind {kinds} ELSE lower(kind) END END,
+                       CASE WHEN harmless THEN replace(left(raw, -length({tail})), {text(MARK)}, '"') ELSE raw END
+                FROM (SELECT *, contains(raw, {text(MARK)}) AND ends_with(raw, {tail}) AS harmless FROM (
+                    SELECT line, arg_min(error_type, coalesce(column_idx, 0)) AS kind,
+                           trim(any_value(csv_line), chr(10) || chr(13)) AS raw
+                    FROM {part.csv.rejects} GROUP BY line))
+                """).fetchone()
+            unread = int(answer[0]) if answer else 0
+        self.good += good
+        self.unread += unread
+
+    def numbered(self, raw: str) -> str:
+        """SQL: the rows that were read, with their place `row` among all rows."""
+        if not self.unread:
+            return f"(SELECT *, rowid + 1 AS row FROM {raw})"
+        return f"""(SELECT r.*, r.place + coalesce(b.before, 0) AS row
+            FROM (SELECT *, rowid + 1 AS place FROM {raw}) AS r ASOF LEFT JOIN (
+                SELECT good, max(n) AS before FROM (SELECT good, row_number() OVER (ORDER BY row) AS n FROM {self.bad})
+                GROUP BY good) AS b ON r.place > b.good)"""
+
+
+def collect(workspace: Workspace, lines: Lines, view: str, cells: Iterable[Cell]) -> str:
+    """A table of all rejected rows (file, line, reason, row), in the order of the source.
+
+    `view` gives row, fault and what was read. `row` is a line as it stands where it could not be cut, otherwise the
+    cells that were read, by column, as JSON.
+    """
+    table = workspace.new_name("rejected")
+    seen: dict[str, str] = {}
+    for cell in cells:
+        seen.setdefault(cell.column, f"{text(cell.column)}: {cell.original}")
+    workspace.run(
+        f"""
+        CREATE TABLE {table} AS
+        SELECT file, r.row - before + header AS line, reason, raw AS row
+        FROM (SELECT row, fault AS reason, to_json({{{", ".join(seen.values())}}})::VARCHAR AS raw FROM {view} WHERE fault IS NOT NULL
+              UNION ALL SELECT row, reason, raw FROM {lines.bad}) AS r
+        ASOF JOIN {lines.files} AS f ON r.row > f.before
+        ORDER BY r.row
+        """,
+        "rejected rows",
+    )
+    return table
+
+
+def write(workspace: Workspace, table: str, path: str | Path) -> None:
+    """The rejected rows as a CSV, replaced in one move."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    one_file = workspace.row(f"SELECT count(DISTINCT file) FROM {table}")[0] == 1
+    columns = "line, reason, row" if one_file else "file, line, reason, row"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        workspace.db.execute(f"COPY (SELECT {columns} FROM {table}) TO {text(temporary)} (FORMAT csv, HEADER)")
+        temporary.replace(path)
+    except (OSError, duckdb.Error) as error:
+        temporary.unlink(missing_ok=True)
+        raise DataError(f"{path}: the rejected rows could not be written: {reason(error)}") from error
+
+
+def said(counts: Mapping[str, int]) -> str:
+    """Reasons and their counts as a phrase, the commonest first."""
+    return ", ".join(f"{why}: {count:,}" for why, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def swallowed(workspace: Workspace, file: CsvFile) -> bool:
+    """Whether lines of this file, once read, were swallowed by another."""
+    known = ", ".join(text(kind) for kind in UNREADABLE)
+    guilty = f"error_type NOT IN ({known}) OR (error_type LIKE 'LINE SIZE%' AND contains(csv_line, '\"'))"
+    return bool(workspace.row(f"SELECT count(*) FROM {file.rejects} WHERE {guilty}")[0])
+
+
+def mend(workspace: Workspace, file: CsvFile) -> CsvFile:
+    """A copy of a file in which a line with an unclosed quote is one that DuckDB rejects alone."""
+    if file.compression == "zstd" or file.encoding not in ("utf-8", "latin-1"):
+        raise DataError(
+            f"{file.path}: a quote is opened and never closed, and swallows the lines after it; close it, or save the "
+            "file as UTF-8, plain or gzip, and its line will be rejected alone"
+        )
+    copy = workspace.folder / f"{workspace.new_name('mended')}.csv"
+    try:
+        opened: IO[bytes] = gzip.open(file.path) if file.compression == "gzip" else file.path.open("rb")  # type: ignore[assignment]
+        with opened as source, copy.open("wb") as target:
+            target.writelines(_harmless(source, file))
+    except OSError as error:
+        raise DataError(f"{file.path}: cannot be read again: {error.strerror or error}") from error
+    return replace(file, path=copy, compression="none", rejects=workspace.new_name("lines"))
+
+
+def _harmless(source: Iterable[bytes], file: CsvFile) -> Iterator[bytes]:
+    """The lines of a file; those that open a quote and begin no row have no quotes any more, and too many cells."""
+    cut = re.escape(file.delimiter.encode(file.encoding))
+    quoted, plain = rb'"(?>[^"]|"")*"', rb'(?!")(?:(?!%s)[^\r\n])*' % cut
+    cell = b"(?>%s|%s)" % (quoted, plain)
+    one_line = re.compile(rb"(?>%s(?:%s%s)*)\s*" % (cell, cut, cell))
+    several_lines = re.compile(rb"%s(?:%s%s){%d}\s*" % (cell, cut, cell, len(file.columns) - 1))
+    still_open = re.compile(rb'(?:%s%s)*"(?>[^"]|"")*' % (cell, cut))
+    tail, mark = _tail(file).encode(file.encoding), MARK.encode()
+    ahead: deque[bytes] = deque()  # lines that were looked at, but do not belong to the row before them
+    lines = iter(source)
+
+    def following() -> bytes:
+        return ahead.popleft() if ahead else next(lines, b"")
+
+    while line := following():
+        if b'"' not in line or one_line.fullmatch(line):
+            yield line
+            continue
+        row = [line]
+        while still_open.fullmatch(b"".join(row)) and (more := _up_to_quote(following, sum(map(len, row)))):
+            row += more
+        if len(row) > 1 and several_lines.fullmatch(b"".join(row)):
+            yield from row
+        else:
+            yield line.rstrip(b"\r\n").replace(b'"', mark) + tail + b"\n"
+            ahead.extendleft(reversed(row[1:]))
+
+
+def _up_to_quote(following: Callable[[], bytes], size: int) -> list[bytes]:
+    """The next lines up to one with a quote, or none if the row grows too long or the file ends before."""
+    lines: list[bytes] = []
+    while size < LONGEST and (line := following()):
+        lines.append(line)
+        size += len(line)
+        if b'"' in line:
+            return lines
+    return lines
+
+
+def _tail(file: CsvFile) -> str:
+    return file.delimiter * len(file.columns)

@@ -1,0 +1,2 @@
+class Simulated: pass
+def shop(): pass

@@ -1,0 +1,103 @@
+"""Times and positions: whatever a log writes, as milliseconds since 1970 UTC or as a plain number.
+
+A number may count seconds, milliseconds, microseconds or nanoseconds; which of them is decided by size, once for the
+whole column, and said in the report: below 10^11 seconds (the year 5138), below 10^14 milliseconds, below 10^17
+microseconds. The unit that most rows agree with is taken, so that one stray value decides nothing. Whole numbers that
+are all dates written as YYYYMMDD are read as days. Text is read as ISO 8601, with or without an offset; a text or a
+datetime that names no offset is taken as UTC. What cannot be read keeps its text, for the list of rejected rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from foretaste.data.cells import MISSING, Cell, is_number
+
+UNITS = {"seconds": 1000.0, "milliseconds": 1.0, "microseconds": 1e-3, "nanoseconds": 1e-6}
+"""Milliseconds in one unit."""
+BOUNDS = (0.0, 1e11, 1e14, 1e17, 1e300)
+"""A number of size BOUNDS[k] .. BOUNDS[k + 1] counts the k-th unit."""
+
+
+class Moment(Cell):
+    """A column of times or positions, kept in three: the number `_x`, milliseconds `_ms` from a text, the unread text `_t`."""
+
+    def stored(self) -> str:
+        column = self.source
+        if self.type.startswith(("TIMESTAMP", "DATE")):
+            number, moment = "NULL::DOUBLE", f"epoch_ms(TRY_CAST({column} AS TIMESTAMPTZ))"
+            left = f"CASE WHEN {moment} IS NULL THEN {column}::VARCHAR END"
+        elif is_number(self.type):
+            number, moment = f"CASE WHEN isfinite({column}::DOUBLE) THEN {column}::DOUBLE END", "NULL::BIGINT"
+            left = f"CASE WHEN isinf({column}::DOUBLE) THEN {column}::VARCHAR END"
+        else:
+            column = f"{column}::VARCHAR"
+            cast = f"TRY_CAST({column} AS DOUBLE)"
+            number = f"CASE WHEN isfinite({cast}) THEN {cast} END"
+            parsed = f"epoch_ms(TRY_CAST({column} AS TIMESTAMPTZ))"
+            moment = f"CASE WHEN {cast} IS NULL THEN {parsed} END"
+            left = f"CASE WHEN coalesce(NOT isfinite({cast}), {parsed} IS NULL) THEN {column} END"
+        return f"{number} AS {self.alias}_x, {moment} AS {self.alias}_ms, {left} AS {self.alias}_t"
+
+    def missing(self) -> str:
+        """SQL: there is nothing to read."""
+        a = self.alias
+        return f"({a}_x IS NULL AND {a}_ms IS NULL AND ({a}_t IS NULL OR trim({a}_t) IN {MISSING}))"
+
+    @property
+    def original(self) -> str:
+        a = self.alias
+        return (
+            f"coalesce({a}_t, strftime(make_timestamp_ms({a}_ms), '%Y-%m-%d %H:%M:%S.%g'), "
+            f"CASE WHEN {a}_x = trunc({a}_x) THEN TRY_CAST({a}_x AS BIGINT)::VARCHAR END, {a}_x::VARCHAR)"
+        )
+
+
+class Position(Moment):
+    """A place in an order: a number, or a date whose milliseconds serve as one."""
+
+    @property
+    def value(self) -> str:
+        return f"coalesce({self.alias}_x, {self.alias}_ms::DOUBLE)"
+
+
+class Clock(Moment):
+    """The time of an event, in milliseconds."""
+
+    factor: float | None = 1000.0
+    detail: str = ""
+
+    def questions(self) -> list[str]:
+        x = f"{self.alias}_x"
+        sizes = [
+            f"count(*) FILTER (abs({x}) >= {low} AND abs({x}) < {high})"
+            for low, high in zip(BOUNDS, BOUNDS[1:], strict=False)
+        ]
+        day = f"{x} = trunc({x}) AND {x} BETWEEN 19700101 AND 21001231"
+        date = f"try_strptime(CASE WHEN {day} THEN {x}::BIGINT::VARCHAR END, '%Y%m%d')"
+        return [f"count({x})", f"count({date})", f"count({self.alias}_ms)", *sizes]
+
+    def learn(self, answers: list[Any]) -> None:
+        numbers, dates, moments, *sizes = answers
+        said = []
+        if moments:
+            kind = "datetimes" if self.type.startswith(("TIMESTAMP", "DATE")) else "ISO text"
+            said.append(f"{kind}, UTC where no offset is given")
+        if numbers and numbers == dates:
+            self.factor = None
+            said.append("days written YYYYMMDD, by their look")
+        elif numbers:
+            unit = max(UNITS, key=lambda unit: sizes[list(UNITS).index(unit)])
+            self.factor = UNITS[unit]
+            others = numbers - max(sizes)
+            odd = f" ({others:,} rows have another size)" if others else ""
+            said.append(f"{unit} by their size{odd}")
+        self.detail = "times are " + " and ".join(said) if said else ""
+
+    @property
+    def value(self) -> str:
+        if self.factor is None:
+            number = f"epoch_ms(strptime({self.alias}_x::BIGINT::VARCHAR, '%Y%m%d'))"
+        else:
+            number = f"TRY_CAST(round({self.alias}_x * {self.factor!r}) AS BIGINT)"
+        return f"coalesce({self.alias}_ms, {number})"

@@ -1,0 +1,26 @@
+"""The models by name. To add one: write its file, add its line here; the battery and the command line follow."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from foretaste.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from foretaste.models.contract import SequenceModel
+
+MODELS = {
+    "narm": "foretaste.models.narm:NARM",
+    "pop": "foretaste.models.baselines.pop:Pop",
+}
+"""Name -> where it lives. Imported only when asked for."""
+
+
+def model_class(name: str) -> type[SequenceModel]:
+    """The class of a registered model."""
+    if name not in MODELS:
+        raise ConfigError(f"no model is called '{name}'; {nearest(name, MODELS)}")
+    module, attribute = MODELS[name].split(":")
+    found: type[SequenceModel] = getattr(import_module(module), attribute)
+    return found

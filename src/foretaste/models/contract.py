@@ -1,0 +1,212 @@
+"""The contract that every model keeps: one method over a small state, and one law.
+
+    query, state = model(events, state)        # row t of the query has seen the events up to and including t
+
+    model(a ++ b, s)  ==  model(a, s) followed by model(b, s')        (queries and final state, for every cut)
+
+Called with a whole history it is the parallel form (training, evaluation); with one event it is the recurrent form
+(serving). The law makes the two the same thing, so evaluation *is* serving. `tests/battery.py` proves it for every
+registered model.
+
+Letters, in every comment on a tensor line: B rows, T positions, N asked positions, D item embedding, H hidden,
+I items, C candidates, K memory slots, W window, V visible keys (at most W). Masks are True where real.
+
+Items are numbers 1..I; 0 is padding and is never a candidate. Scores over the whole catalogue have I columns, and
+column c belongs to item c + 1: padding cannot be ranked because it has no column.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from foretaste.config import Config as Settings
+
+if TYPE_CHECKING:
+    from foretaste.data.sequences import Sequences
+
+State = dict[str, Tensor]
+"""What a model keeps of each user: named tensors with leading [B], of a size known from the Config."""
+
+Query = Tensor | dict[str, Tensor]
+"""What the state says of the wish now: a vector [..., D], or named tensors with the same leading axes."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """A batch of event rows, padded on the right: the real events of a row come first.
+
+    Shapes: every tensor is [B, T]. `columns` holds what else the log has (dwell, action, category), by name.
+    No column of event t may depend on event t + 1, except in a model that declares `causal = False`.
+    """
+
+    items: Tensor
+    """[B, T] int64: item numbers 1..I, 0 where padded."""
+    mask: Tensor
+    """[B, T] bool: True where real."""
+    starts: Tensor
+    """[B, T] bool: True at the first event of a session."""
+    times: Tensor | None = None
+    """[B, T] int64 seconds, or None where the log has no clock."""
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        histories: Sequence[Sequence[int]],
+        starts: Sequence[Sequence[bool]] | None = None,
+        times: Sequence[Sequence[int]] | None = None,
+    ) -> Self:
+        """Rows of item numbers as a batch; without `starts`, every row is one session from its beginning."""
+        width = max((len(row) for row in histories), default=0)
+
+        def padded(rows: Sequence[Sequence[int]] | Sequence[Sequence[bool]]) -> Tensor:
+            out = torch.zeros(len(histories), width, dtype=torch.int64)
+            for place, row in zip(out, rows, strict=True):
+                place[: len(row)] = torch.as_tensor(list(row), dtype=torch.int64)
+            return out
+
+        lengths = torch.tensor([len(row) for row in histories], dtype=torch.int64)
+        mask = torch.arange(width)[None, :] < lengths[:, None]
+        begins = padded(starts).bool() if starts is not None else mask & (torch.arange(width) == 0)
+        return cls(padded(histories), mask, begins, padded(times) if times is not None else None)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, T)."""
+        return self.items.shape[0], self.items.shape[1]
+
+    def lengths(self) -> Tensor:
+        """[B] int64: real events in each row."""
+        return self.mask.sum(1)
+
+    def _map(self, change: object) -> Self:
+        assert callable(change)
+        return replace(
+            self,
+            items=change(self.items),
+            mask=change(self.mask),
+            starts=change(self.starts),
+            times=None if self.times is None else change(self.times),
+            columns={name: change(column) for name, column in self.columns.items()},
+        )
+
+    def cut(self, start: int, stop: int | None = None) -> Self:
+        """The positions start..stop of every row."""
+        return self._map(lambda column: column[:, start:stop])
+
+    def rows(self, index: Tensor | slice) -> Self:
+        """Some rows of the batch."""
+        return self._map(lambda column: column[index])
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch on another device."""
+        return self._map(lambda column: column.to(device, non_blocking=True))
+
+
+class SequenceModel(nn.Module, ABC):
+    """One model: neural or not. A subclass is one file, registered by one line in `foretaste.models`."""
+
+    class Config(Settings):
+        """A model without settings."""
+
+    summary: ClassVar[str] = ""
+    """One line for `foretaste models`."""
+    paper: ClassVar[str] = ""
+    """Where it is from."""
+    scope: ClassVar[Literal["session", "user"]] = "session"
+    """What one row is: session models start afresh at each session; the caller does that, not the model."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What the log must have: any of "users", "times", "sessions", "dwell"."""
+    causal: ClassVar[bool] = True
+    """False if an event's columns know of the next event: evaluation marks it and serving refuses it."""
+    learns: ClassVar[Literal["gradient", "counts"]] = "gradient"
+    """How it is trained: by the loop, or by one call of `count`."""
+    recipe: ClassVar[Mapping[str, object]] = {}
+    """The paper's training settings, where they differ from the defaults of `training.loop.TrainConfig`."""
+    masters: ClassVar[tuple[str, ...]] = ()
+    """Simulated logs on which it must come within 10 % of the best possible recall."""
+    beyond: ClassVar[str] = ""
+    """The simulated log whose secret it cannot know: its recall must stay at the ceiling of what it can know."""
+    not_applicable: ClassVar[Mapping[str, str]] = {}
+    """Parts of the battery that do not apply, each with the reason."""
+
+    def __init__(self, n_items: int, config: Settings | None = None, n_users: int = 0) -> None:
+        super().__init__()
+        self.n_items = n_items
+        self.n_users = n_users
+        self.config = config if config is not None else self.Config()
+
+    @abstractmethod
+    def initial_state(self, users: Tensor) -> State:
+        """The state before the first event. `users` [B] int64 holds user numbers, 0 for one never seen."""
+
+    @abstractmethod
+    def forward(self, events: Events, state: State, at: Tensor | None = None) -> tuple[Query, State]:
+        """The one method: take in each event, then answer.
+
+        Without `at`, the query is [B, T, ...]. With `at` [B, T] bool, only those positions are asked and the query is
+        [N, ...], in row order. What the query holds at padded positions is unspecified.
+        """
+
+    @abstractmethod
+    def query(self, state: State, now: Tensor | None = None) -> Query:
+        """The query [B, 1, ...] from the state alone: a new user, a state read back, the first target."""
+
+    def item_matrix(self) -> Tensor:
+        """[I, D]: row c belongs to item c + 1. Only models whose score is an inner product have one."""
+        raise NotImplementedError(f"{type(self).__name__} scores each candidate by itself and has no item matrix")
+
+    def item_bias(self) -> Tensor | None:
+        """[I], added to every score, or None."""
+        return None
+
+    def score(self, query: Query, items: Tensor | None = None) -> Tensor:
+        """Scores of all items [..., I], of a shared list `items` [C], or of own candidates `items` [..., C]."""
+        assert isinstance(query, Tensor)
+        matrix, bias = self.item_matrix(), self.item_bias()                # [I, D], [I]
+        if items is not None:
+            matrix = matrix[items - 1]                                     # [C, D] or [..., C, D]
+            bias = None if bias is None else bias[items - 1]               # [C] or [..., C]
+        if matrix.dim() == 2:
+            scores = query @ matrix.T                                      # [..., I] or [..., C]
+        else:
+            scores = torch.einsum("...d,...cd->...c", query, matrix)       # [..., C]
+        return scores if bias is None else scores + bias
+
+    def explain(self, events: Events, state: State, items: Tensor | None = None) -> dict[str, Tensor]:
+        """What the answer after each event rests on, by name.
+
+        "attention" [B, T, V]: weights over the V newest events as seen after event t, the newest last; 0 where there
+        is no such event. Models add their gates and memories under their own names. Empty if there is nothing to say.
+        """
+        return {}
+
+    def count(self, log: Sequences) -> None:
+        """Train a model that `learns = "counts"`: one pass over the log, into buffers."""
+        raise NotImplementedError(f"{type(self).__name__} is trained by gradient")
+
+
+def query_rows(query: Query, index: Tensor | slice) -> Query:
+    """Some rows of a query, whether it is one tensor or several."""
+    return query[index] if isinstance(query, Tensor) else {name: part[index] for name, part in query.items()}
+
+
+def query_length(query: Query) -> int:
+    """Size of the first axis of a query."""
+    return (query if isinstance(query, Tensor) else next(iter(query.values()))).shape[0]
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from `seed` inside, and leave the caller's generators as they were."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,298 @@
+"""A trained model with its vocabulary: raw ids in, raw ids out; to a folder and back.
+
+The folder holds three or four files, none of which can run code:
+
+    recommender.json     model name, config, sizes, versions, what it was trained on, its metrics
+    weights.safetensors  the weights
+    items.parquet        raw item ids in the order of their numbers, with titles and other columns
+    users.parquet        raw user ids, only for models that know users
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import foretaste
+from foretaste.data.files import replacing_folder
+from foretaste.data.vocabulary import Vocabulary
+from foretaste.errors import ConfigError, NeedsError, SavedFileError, TrainingError
+from foretaste.models import model_class
+from foretaste.models.contract import Events, SequenceModel, query_rows
+from foretaste.models.topk import top_k
+
+FORMAT = 1
+SCORE_BYTES = 64 * 2**20
+"""What a block of scores may hold while recommending."""
+
+History = Sequence[Hashable]
+"""Raw item ids, the oldest first: the open session for a session model, everything for a user model."""
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """A list of recommendations for one history, the best first. Iterating gives (id, score) pairs."""
+
+    ids: list[Any]
+    """Raw item ids."""
+    scores: list[float]
+    """The model's scores, only comparable with each other."""
+    skipped: list[Any]
+    """Items of the history that the model does not know; they were left out."""
+
+    def __iter__(self) -> Iterator[tuple[Any, float]]:
+        return iter(zip(self.ids, self.scores, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model, the ids it knows, and the facts of its making."""
+
+    name: str
+    model: SequenceModel
+    items: Vocabulary
+    users: Vocabulary | None
+    facts: dict[str, Any]
+
+    def recommend_batch(
+        self,
+        histories: Sequence[History],
+        k: int = 10,
+        *,
+        users: Sequence[Hashable] | None = None,
+        times: Sequence[Sequence[int]] | None = None,
+        candidates: Sequence[Hashable] | None = None,
+        exclude: Sequence[Hashable] = (),
+        leave_out_seen: bool = False,
+    ) -> list[Recommendations]:
+        """The best `k` items for each history; fewer where fewer candidates are left.
+
+        `candidates` are the only items to choose from, `exclude` never appear, `leave_out_seen` leaves out what the
+        history holds. An unknown item in a history is skipped and reported; in `candidates` it is an error.
+        """
+        if k < 1:
+            raise ConfigError(f"k = {k}; ask for at least one recommendation")
+        if not histories:
+            return []
+        events, skipped = self._events(histories, times)
+        pool = self._pool(candidates)                                      # [C] or None
+        never = torch.tensor([n for n in self._numbers(exclude) if n], dtype=torch.int64)
+        columns = self.model.n_items if pool is None else len(pool)
+        step = max(1, SCORE_BYTES // (4 * max(columns, 1)))
+        out: list[Recommendations] = []
+        with self._answering():
+            query = self._query(events, self._user_numbers(users, len(histories)))
+            for first in range(0, len(histories), step):
+                rows = slice(first, first + step)
+                scores = self.model.score(query_rows(query, rows), pool)[:, 0].clone()  # [b, C]
+                if scores.isnan().any():
+                    raise TrainingError(f"model '{self.name}' scored NaN; its weights are damaged: train it again")
+                self._hide(scores, pool, never, events.items[rows] if leave_out_seen else None)
+                out += self._lists(scores, pool, k)
+        return [Recommendations(r.ids, r.scores, missed) for r, missed in zip(out, skipped, strict=True)]
+
+    def recommend(
+        self,
+        history: History = (),
+        k: int = 10,
+        *,
+        user: Hashable | None = None,
+        times: Sequence[int] | None = None,
+        candidates: Sequence[Hashable] | None = None,
+        exclude: Sequence[Hashable] = (),
+        leave_out_seen: bool = False,
+    ) -> Recommendations:
+        """The best `k` items after one history: `recommend_batch` of one."""
+        return self.recommend_batch(
+            [history],
+            k,
+            users=None if user is None else [user],
+            times=None if times is None else [times],
+            candidates=candidates,
+            exclude=exclude,
+            leave_out_seen=leave_out_seen,
+        )[0]
+
+    def similar_items(self, item: Hashable, k: int = 10) -> Recommendations:
+        """The items whose vectors point the way of this one (cosine), for models that have an item matrix."""
+        number = self.items.number(item)
+        if not number:
+            raise ConfigError(f"item {item!r} is not known to this recommender")
+        try:
+            matrix = self.model.item_matrix().detach()                     # [I, D]
+        except NotImplementedError as error:
+            raise NeedsError(f"model '{self.name}' has no similar items: {error}") from None
+        unit = torch.nn.functional.normalize(matrix, dim=1)
+        scores = (unit @ unit[number - 1])[None].clone()                   # [1, I]
+        scores[0, number - 1] = float("-inf")
+        return self._lists(scores, None, k)[0]
+
+    def explain(
+        self, history: History, *, user: Hashable | None = None, times: Sequence[int] | None = None
+    ) -> dict[str, list[tuple[Any, float]]]:
+        """What the answer after this history rests on: under each name, (item id, weight), the oldest event first."""
+        events, _ = self._events([history], None if times is None else [times])
+        length = int(events.mask.sum())
+        if not length:
+            return {}
+        with self._answering():
+            state = self.model.initial_state(self._user_numbers(None if user is None else [user], 1))
+            parts = self.model.explain(events, state)
+        out = {}
+        for name, weights in parts.items():
+            newest = weights[0, length - 1]                                # [V]
+            shown = min(length, len(newest))
+            ids = self.items.raw(events.items[0, length - shown : length].tolist())
+            out[name] = list(zip(ids, newest[len(newest) - shown :].tolist(), strict=True))
+        return out
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the folder in one move; gives its path."""
+        folder = Path(folder)
+        facts = {
+            "format": FORMAT,
+            "foretaste": foretaste.__version__,
+            "model": self.name,
+            "config": self.model.config.as_dict(),
+            "n_items": self.model.n_items,
+            "n_users": self.model.n_users,
+            **self.facts,
+        }
+        weights = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
+        with replacing_folder(folder) as fresh:
+            save_file(weights, fresh / "weights.safetensors")
+            self.items.write(fresh / "items.parquet")
+            if self.users is not None and self.model.n_users:
+                self.users.write(fresh / "users.parquet")
+            (fresh / "recommender.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> Trained:
+        """Read what `save` wrote, or say in one sentence what is wrong with the folder."""
+        folder = Path(folder)
+        facts = _read_facts(folder)
+        kind = model_class(facts["model"])
+        items = Vocabulary.read(folder / "items.parquet")
+        if len(items) != facts["n_items"]:
+            raise SavedFileError(
+                f"{folder / 'items.parquet'}: holds {len(items)} items, recommender.json says {facts['n_items']}; "
+                "the folder was edited or only half copied: copy it again"
+            )
+        users = Vocabulary.read(folder / "users.parquet") if facts["n_users"] else None
+        model = kind(facts["n_items"], kind.Config.of(facts["config"]), facts["n_users"])
+        path = folder / "weights.safetensors"
+        try:
+            model.load_state_dict(load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise SavedFileError(f"{path}: cannot be read ({error}); the file is missing or truncated") from None
+        except RuntimeError as error:
+            raise SavedFileError(f"{path}: does not fit the config in recommender.json: {error}") from None
+        own = {"format", "foretaste", "model", "config", "n_items", "n_users"}
+        rest = {name: value for name, value in facts.items() if name not in own}
+        return cls(facts["model"], model.to(device).eval(), items, users, rest)
+
+    def _answering(self) -> Any:
+        self.model.eval()
+        return torch.inference_mode()
+
+    def _events(
+        self, histories: Sequence[History], times: Sequence[Sequence[int]] | None
+    ) -> tuple[Events, list[list[Any]]]:
+        """Histories as a batch on the model's device, and the ids of each that are not known."""
+        if "times" in self.model.needs and times is None:
+            raise NeedsError(f"model '{self.name}' needs the times of the events; give times=[...] beside the history")
+        numbers, clocks, skipped = [], [], []
+        for row, history in enumerate(histories):
+            if isinstance(history, str):
+                raise ConfigError(f"a history is a list of item ids, not the text {history!r}; write [{history!r}]")
+            known = self._numbers(history)
+            numbers.append([n for n in known if n])
+            skipped.append([raw for raw, n in zip(history, known, strict=True) if not n])
+            if times is not None:
+                if len(times[row]) != len(history):
+                    raise ConfigError(f"history {row} has {len(history)} events and {len(times[row])} times")
+                clocks.append([time for time, n in zip(times[row], known, strict=True) if n])
+        events = Events.of(numbers, times=clocks if times is not None else None)
+        return events.to(self._device()), skipped
+
+    def _query(self, events: Events, users: Tensor) -> Any:
+        """The query [B, 1, ...] after each row's last event."""
+        _, state = self.model(events, self.model.initial_state(users), at=torch.zeros_like(events.mask))
+        return self.model.query(state)
+
+    def _device(self) -> torch.device:
+        return next((t.device for t in (*self.model.parameters(), *self.model.buffers())), torch.device("cpu"))
+
+    def _user_numbers(self, users: Sequence[Hashable] | None, count: int) -> Tensor:
+        if users is not None and len(users) != count:
+            raise ConfigError(f"{count} histories and {len(users)} users; give one user a history")
+        known = users is not None and self.users is not None and self.model.n_users
+        numbers = self.users.numbers(users).tolist() if known else [0] * count  # type: ignore[union-attr,arg-type]
+        return torch.tensor(numbers, dtype=torch.int64, device=self._device())  # [B]
+
+    def _numbers(self, raw: Sequence[Hashable]) -> list[int]:
+        found: list[int] = self.items.numbers(raw).tolist()
+        return found
+
+    def _pool(self, candidates: Sequence[Hashable] | None) -> Tensor | None:
+        if candidates is None:
+            return None
+        numbers = self._numbers(candidates)
+        if 0 in numbers:
+            raise ConfigError(f"candidate {candidates[numbers.index(0)]!r} is not an item that this recommender knows")
+        return torch.tensor(sorted(set(numbers)), dtype=torch.int64, device=self._device())  # [C]
+
+    def _hide(self, scores: Tensor, pool: Tensor | None, never: Tensor, seen: Tensor | None) -> None:
+        """Set the scores [b, C] of what may not be recommended to -inf, in place."""
+        rows, columns = scores.shape
+        place = torch.full((self.model.n_items + 1,), columns, dtype=torch.int64, device=scores.device)  # [1 + I]
+        numbers = torch.arange(1, columns + 1, device=scores.device) if pool is None else pool
+        place[numbers] = torch.arange(columns, device=scores.device)
+        place[0] = columns                                                 # padding falls into a column of its own
+        hidden = torch.zeros(rows, columns + 1, dtype=torch.bool, device=scores.device)
+        hidden[:, place[never.to(scores.device)]] = True
+        if seen is not None:
+            hidden.scatter_(1, place[seen], True)
+        scores.masked_fill_(hidden[:, :columns], float("-inf"))
+
+    def _lists(self, scores: Tensor, pool: Tensor | None, k: int) -> list[Recommendations]:
+        values, columns = top_k(scores, k)                                 # [b, k]
+        numbers = columns + 1 if pool is None else pool[columns]
+        out = []
+        for row, value in zip(numbers.tolist(), values.tolist(), strict=True):
+            kept = [(n, v) for n, v in zip(row, value, strict=True) if v != float("-inf")]
+            out.append(Recommendations(self.items.raw([n for n, _ in kept]), [v for _, v in kept], []))
+        return out
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    """recommender.json, checked."""
+    path = folder / "recommender.json"
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = facts["format"]
+    except FileNotFoundError:
+        raise SavedFileError(f"{folder}: no recommender.json; give a folder that Foretaste has written") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SavedFileError(f"{path}: cannot be read ({error}); the file is damaged: copy the folder again") from None
+    if version != FORMAT:
+        raise SavedFileError(
+            f"{path}: format {version} was written by version {facts.get('foretaste')}; this is version "
+            f"{foretaste.__version__} and reads format {FORMAT}: install a newer version, or train again"
+        )
+    missing = {"model", "config", "n_items", "n_users"} - facts.keys()
+    if missing:
+        raise SavedFileError(f"{path}: lacks {', '.join(sorted(missing))}; the file was edited")
+    return facts

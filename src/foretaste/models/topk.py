@@ -1,0 +1,25 @@
+"""The best k of a row of scores, in an order that never depends on chance."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Values and columns of the k highest scores of each row; equal scores stand in the order of their columns.
+
+    scores [B, C] -> values [B, k], columns [B, k]. Columns follow popularity, so what ties goes to the more popular.
+    """
+    k = min(k, scores.shape[-1])
+    values, columns = scores.topk(k)                                       # [B, k]
+    if k:
+        crowded = (scores >= values[:, -1:]).sum(-1) > k                   # [B] a tie across the end of the list
+        for row in crowded.nonzero().flatten().tolist():
+            columns[row] = scores[row].argsort(descending=True, stable=True)[:k]
+        values = scores.gather(-1, columns)
+        by_column = columns.argsort(dim=-1)
+        by_value = values.gather(-1, by_column).argsort(dim=-1, descending=True, stable=True)
+        order = by_column.gather(-1, by_value)
+        values, columns = values.gather(-1, order), columns.gather(-1, order)
+    return values, columns

@@ -1,0 +1,216 @@
+"""From a log to recommendations in three calls: fit, evaluate, recommend. Raw ids in, raw ids out."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import foretaste
+from foretaste.data.prepared import Prepared
+from foretaste.data.sequences import PARTS, TEST, TRAIN, VALIDATION
+from foretaste.errors import ConfigError, NeedsError
+from foretaste.evaluation.evaluate import Evaluation, evaluate
+from foretaste.evaluation.protocols import PerStep, Protocol
+from foretaste.models import model_class
+from foretaste.models.contract import SequenceModel, seeded
+from foretaste.models.saved import History, Recommendations, Trained
+from foretaste.training.loop import Report, TrainConfig, TrainResult, train
+
+if TYPE_CHECKING:
+    from foretaste.data.events import EventLog
+    from foretaste.data.splits import Split
+
+
+class Recommender:
+    """A model by name, with its settings: `Recommender("narm", hidden_size=128, learning_rate=0.002)`.
+
+    Settings that belong to the model's `Config` go there, the rest to `TrainConfig`; unknown ones are refused.
+    """
+
+    def __init__(self, model: str = "narm", **settings: Any) -> None:
+        self.name = model
+        self.kind = model_class(model)
+        own = {name: value for name, value in settings.items() if name in self.kind.Config.model_fields}
+        rest = {name: value for name, value in settings.items() if name not in own}
+        unknown = [name for name in rest if name not in TrainConfig.model_fields]
+        if unknown:
+            known = [*self.kind.Config.model_fields, *TrainConfig.model_fields]
+            from foretaste.errors import nearest
+
+            raise ConfigError(f"model '{model}' has no setting '{unknown[0]}'; {nearest(unknown[0], known)}")
+        self.config = self.kind.Config.of(own)
+        self.training = TrainConfig.of({**self.kind.recipe, **rest})
+        self._trained: Trained | None = None
+        self.result: TrainResult | None = None
+
+    def fit(
+        self,
+        data: EventLog | Prepared,
+        *,
+        split: Split | None = None,
+        validation: Split | None = None,
+        protocol: Protocol | None = None,
+        refit: bool = False,
+        folder: str | Path | None = None,
+        device: str = "cpu",
+        report: Report | None = None,
+    ) -> Recommender:
+        """Train on a log, or on a prepared one.
+
+        A log without `split` is used whole, but for a validation slice of its most recent tenth. With a validation
+        part, the best pass on it is kept; `refit` then trains afresh on train + validation for that many passes.
+        `folder` keeps checkpoints: a killed run goes on from there.
+        """
+        prepared = data if isinstance(data, Prepared) else _prepared(data, split, validation)
+        self._check_needs(prepared)
+        folder = None if folder is None else Path(folder)
+        model = self._new(prepared)
+        if self.kind.learns == "counts":
+            model.count(prepared.sequences.of_part(TRAIN, VALIDATION))
+        else:
+            model = self._fit_by_gradient(model, prepared, protocol or PerStep(), refit, folder, device, report)
+        self._trained = Trained(self.name, model.eval(), prepared.items, prepared.users, self._facts(prepared, refit))
+        return self
+
+    def _fit_by_gradient(
+        self,
+        model: SequenceModel,
+        prepared: Prepared,
+        protocol: Protocol,
+        refit: bool,
+        folder: Path | None,
+        device: str,
+        report: Report | None,
+    ) -> SequenceModel:
+        log, config = prepared.sequences, self.training
+        has_slice = bool((log.part == VALIDATION).any())
+        if refit and not has_slice:
+            raise ConfigError("refit=True chooses the number of passes on a validation part, and this log has none")
+        asked = protocol.cases(log, VALIDATION) if has_slice else None
+
+        def validate(candidate: SequenceModel) -> Mapping[str, float]:
+            assert asked is not None
+            return evaluate(candidate, log, asked, cutoffs=(5, 10, 20), device=device).means()
+
+        self.result = train(
+            model,
+            log.of_part(TRAIN),
+            config,
+            validate=validate if has_slice else None,
+            folder=folder,
+            device=device,
+            report=report,
+        )
+        if not refit:
+            return model
+        chosen = self.result.best_epoch
+        model = self._new(prepared)
+        again = folder / "refit" if folder is not None else None
+        final = train(
+            model, log.of_part(TRAIN, VALIDATION), config, stop_after=chosen, folder=again, device=device, report=report
+        )
+        self.result = replace(final, best_epoch=chosen, history=self.result.history)
+        return model
+
+    def evaluate(self, data: Prepared, *, protocol: Protocol | None = None, part: int = TEST, **options: Any) -> Evaluation:
+        """Rank every target of the test part among all items; see `foretaste.evaluation`."""
+        trained = self.trained
+        if data.items.ids != trained.items.ids:
+            raise ConfigError(
+                "this log numbers its items differently from the log the recommender was trained on; "
+                "evaluate on the prepared folder it was trained from"
+            )
+        cases = (protocol or PerStep()).cases(data.sequences, part)
+        if not len(cases):
+            raise ConfigError(f"the {PARTS[part]} part asks nothing under this protocol; prepare the log with a split")
+        return evaluate(trained.model, data.sequences, cases, **options)
+
+    @property
+    def trained(self) -> Trained:
+        """The fitted model with its vocabulary."""
+        if self._trained is None:
+            raise ConfigError("this recommender is not fitted yet; call fit(log) or Recommender.load(folder)")
+        return self._trained
+
+    def recommend(self, history: History = (), k: int = 10, **options: Any) -> Recommendations:
+        """The best `k` items after a history of raw ids; options as in `Trained.recommend`."""
+        return self.trained.recommend(history, k, **options)
+
+    def recommend_batch(self, histories: Sequence[History], k: int = 10, **options: Any) -> list[Recommendations]:
+        """`recommend` for many histories at once; the lists are the same as one by one."""
+        return self.trained.recommend_batch(histories, k, **options)
+
+    def similar_items(self, item: Hashable, k: int = 10) -> Recommendations:
+        """The items nearest to one item."""
+        return self.trained.similar_items(item, k)
+
+    def explain(self, history: History, **options: Any) -> dict[str, list[tuple[Any, float]]]:
+        """Which events of a history the answer rests on."""
+        return self.trained.explain(history, **options)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the recommender to a folder, in one move."""
+        return self.trained.save(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "cpu") -> Recommender:
+        """Read a saved recommender."""
+        trained = Trained.load(folder, device)
+        new = cls(trained.name, **trained.model.config.model_dump())
+        new._trained = trained
+        return new
+
+    def _new(self, prepared: Prepared) -> SequenceModel:
+        with seeded(self.training.seed):
+            return self.kind(len(prepared.items), self.config, len(prepared.users or ()))
+
+    def _check_needs(self, prepared: Prepared) -> None:
+        """Say before training what the model needs and the log lacks."""
+        log = prepared.sequences
+        has = {
+            "users": prepared.users is not None,
+            "times": log.times is not None,
+            "sessions": log.n_sessions > log.n_users or prepared.users is None,
+            "dwell": "dwell" in log.columns,
+        }
+        lacking = sorted(need for need in self.kind.needs if not has[need])
+        if lacking:
+            raise NeedsError(f"model '{self.name}' needs {' and '.join(lacking)}, which this log does not have")
+
+    def _facts(self, prepared: Prepared, refit: bool) -> dict[str, Any]:
+        """What a saved folder says of its making."""
+        return {
+            "trained_with": {**self.training.as_dict(), "refit": refit} if self.kind.learns == "gradient" else None,
+            "passes": None if self.result is None else self.result.best_epoch,
+            "history": [] if self.result is None else self.result.history,
+            "data": {name: prepared.manifest.get(name) for name in ("sources", "counts", "split", "leaks")},
+            "made_with": foretaste.__version__,
+        }
+
+
+def _prepared(log: EventLog, split: Split | None, validation: Split | None) -> Prepared:
+    """The log in memory; without a split, all of it for training but the most recent tenth, which validates."""
+    from foretaste.data.splits import SessionOrder
+
+    return log.prepare(split, validation=validation if validation is not None or split else SessionOrder(fraction=0.1))
+
+
+def run_recipe(name: str) -> tuple[str, dict[str, Any], bool]:
+    """Model, settings and refit of a training recipe: a TOML file, or the name of one that comes with Foretaste."""
+    recipe = RunRecipe.of(read_toml(find_recipe(name)))
+    return recipe.model, {**recipe.settings}, recipe.refit
+
+
+class RunRecipe(Config):
+    """How one recommender is made: `model`, its `[settings]`, and `refit`."""
+
+    model: str
+    """A name of `foretaste models`."""
+    data: str = ""
+    """The data recipe it was made for, said to the reader."""
+    refit: bool = False
+    """Train afresh on training + validation for the chosen number of passes."""
+    settings: dict[str, Any] = {}
+    """Settings of the model's Config and of TrainConfig."""

@@ -1,0 +1,84 @@
+"""A training run that can be killed at any moment and go on to the same weights.
+
+One file holds all that decides the future of a run: weights, best weights, optimiser moments, the generator, and where
+the run stands. It is safetensors with the plain facts as JSON in its header, so reading it runs no code. It is written
+under a temporary name and renamed: a reader finds the old file or the new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from foretaste.errors import SavedFileError
+
+FORMAT = 1
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Tensors and JSON facts into one file, atomically."""
+    temporary = path.with_name(path.name + ".tmp")
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    try:
+        save_file(plain, temporary, metadata={"facts": json.dumps({"format": FORMAT, **facts})})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise SavedFileError(f"{path}: could not be written ({error}); free some space or choose another folder") from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `write_tensors` wrote, or one clear error about a truncated, foreign or newer file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {}).get("facts", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise SavedFileError(f"{path}: cannot be read ({error}); it is truncated or not a Foretaste file") from error
+    if facts.get("format") != FORMAT:
+        raise SavedFileError(f"{path}: format {facts.get('format')}, this version reads format {FORMAT}")
+    return tensors, facts
+
+
+def run_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, best: dict[str, Tensor], average: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Every tensor that a run needs to go on, under one flat naming."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in best.items()}
+    tensors |= {f"average.{name}": value for name, value in average.items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+    tensors["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    return tensors
+
+
+def restore(
+    tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Put a run back where it stood; gives the best and the averaged weights."""
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "average": {}, "optimizer": {}, "random": {}}
+    for name, value in tensors.items():
+        part, rest = name.split(".", 1)
+        parts[part][rest] = value
+    model.load_state_dict(parts["model"])
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in parts["optimizer"].items():
+        index, moment = name.split(".", 1)
+        moments.setdefault(int(index), {})[moment] = value
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    torch.set_rng_state(parts["random"]["cpu"])
+    if "cuda" in parts["random"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(parts["random"]["cuda"])
+    return parts["best"], parts["average"]

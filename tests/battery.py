@@ -1,0 +1,397 @@
+"""The battery: what every registered model must pass. To add a model, add its variants to `VARIANTS`; nothing else.
+
+A part that does not apply is declared in the model (`not_applicable`) with its reason, and skips with it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from foretaste.data.prepared import Prepared
+from foretaste.data.sequences import TEST, TRAIN, Sequences
+from foretaste.data.simulate import known
+from foretaste.data.vocabulary import Vocabulary
+from foretaste.errors import ForetasteError
+from foretaste.evaluation.evaluate import evaluate
+from foretaste.evaluation.protocols import PerStep
+from foretaste.models import MODELS, model_class
+from foretaste.models.contract import Events, Query, SequenceModel, State, query_rows, seeded
+from foretaste.models.saved import Trained
+from foretaste.training.loop import TrainConfig, train
+
+VARIANTS: dict[str, list[dict[str, object]]] = {
+    "narm": [
+        {},
+        {"encoder": "global"},
+        {"encoder": "local"},
+        {"attention": "raw"},
+        {"decoder": "full"},
+        {"window": 4},
+        {"window": 4, "keep": "first"},
+        {"init": "authors"},
+    ],
+    "pop": [{}],
+}
+"""Every variant of every model, as changes of its Config."""
+
+LEARNING: dict[str, dict[str, object]] = {
+    "narm": {
+        "embedding_size": 32,
+        "hidden_size": 64,
+        "embedding_dropout": 0.0,
+        "context_dropout": 0.1,
+        "learning_rate": 0.005,
+        "schedule": "linear",
+        "epochs": 12,
+        "batch": 256,
+    }
+}
+"""Settings for the simulated logs, which are small; a model without any is trained as it is."""
+
+CASES = [(name, variant) for name in MODELS for variant in VARIANTS[name]]
+N_ITEMS, N_USERS = 30, 9
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
+
+every_model = pytest.mark.parametrize(("name", "variant"), CASES, ids=[f"{n}-{v}" if v else n for n, v in CASES])
+
+
+def skip_unless_applicable(name: str, part: str) -> None:
+    reason = model_class(name).not_applicable.get(part)
+    if reason:
+        pytest.skip(f"{name}: {reason}")
+
+
+def make(name: str, variant: dict[str, object], n_items: int = N_ITEMS, dtype: torch.dtype = torch.float64) -> SequenceModel:
+    """A model with random weights, or counts from a random log, ready to answer."""
+    kind = model_class(name)
+    with seeded(3):
+        model = kind(n_items, kind.Config.of(variant), N_USERS)
+    if kind.learns == "counts":
+        model.count(random_log(n_items))
+    return model.to(dtype).eval() if kind.learns == "gradient" else model.eval()
+
+
+def random_log(n_items: int = N_ITEMS, n_users: int = 40, seed: int = 5) -> Sequences:
+    """Users with one to four sessions of one to eight events."""
+    rng = np.random.default_rng(seed)
+    lengths = [rng.integers(1, 9, size=rng.integers(1, 5)) for _ in range(n_users)]
+    sessions = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+    users = np.concatenate([[0], np.cumsum([row.sum() for row in lengths])]).astype(np.int64)
+    size = int(users[-1])
+    return Sequences(
+        items=rng.integers(1, n_items + 1, size).astype(np.int32),
+        users=users,
+        sessions=sessions,
+        part=np.zeros(size, np.uint8),
+        user_numbers=(np.arange(n_users) % N_USERS + 1).astype(np.int32),
+        times=np.cumsum(rng.integers(1, 5000, size)).astype(np.int64),
+        columns={"dwell": rng.integers(1, 600, size)},
+    )
+
+
+def random_events(rows: int = 5, width: int = 23, seed: int = 0, n_items: int = N_ITEMS) -> Events:
+    """Rows of every length from none to `width`, with repeats, sessions, times and dwell."""
+    rng = np.random.default_rng(seed)
+    lengths = torch.tensor([width, 0, 1, *rng.integers(2, width, size=rows - 3)])[:, None]
+    mask = torch.arange(width)[None] < lengths
+    items = torch.tensor(rng.integers(1, n_items + 1, (rows, width))) * mask
+    starts = (torch.tensor(rng.random((rows, width)) < 0.2) | (torch.arange(width) == 0)) & mask
+    times = torch.tensor(np.cumsum(rng.integers(1, 9000, (rows, width)), axis=1)) * mask
+    dwell = torch.tensor(rng.integers(1, 600, (rows, width))) * mask
+    return Events(items, mask, starts, times, {"dwell": dwell})
+
+
+def users_of(events: Events) -> Tensor:
+    return torch.arange(events.shape[0]) % (N_USERS + 1)
+
+
+def scores(model: SequenceModel, query: Query) -> Tensor:
+    with torch.no_grad():
+        return model.score(query)
+
+
+def answers(model: SequenceModel, events: Events, state: State | None = None) -> tuple[Tensor, State]:
+    """Scores [B, T, I] with 0 at padded positions, and the state after."""
+    state = model.initial_state(users_of(events)) if state is None else state
+    with torch.no_grad():
+        query, after = model(events, state)
+        return scores(model, query).masked_fill(~events.mask[..., None], 0), after
+
+
+def assert_same(found: Tensor, wanted: Tensor, what: str) -> None:
+    """Equal within 1e-5 max(1, |x|) in float32 and 1e-10 in float64; whole numbers exactly."""
+    if not wanted.is_floating_point():
+        assert torch.equal(found, wanted), what
+        return
+    bound = TOLERANCE[wanted.dtype] * wanted.abs().clamp(min=1)
+    assert found.shape == wanted.shape, f"{what}: {tuple(found.shape)} against {tuple(wanted.shape)}"
+    assert bool(((found - wanted).abs() <= bound).all()), f"{what}: off by {float((found - wanted).abs().max()):.2e}"
+
+
+def assert_same_state(found: State, wanted: State) -> None:
+    assert found.keys() == wanted.keys()
+    for name in wanted:
+        assert_same(found[name], wanted[name], f"state '{name}'")
+
+
+def test_every_model_is_in_the_battery() -> None:
+    assert VARIANTS.keys() == MODELS.keys()
+    for name in MODELS:
+        kind = model_class(name)
+        assert kind.summary
+        assert kind.paper
+        assert kind.masters or "learning" in kind.not_applicable
+
+
+@every_model
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
+def test_the_law(name: str, variant: dict[str, object], dtype: torch.dtype) -> None:
+    """model(a ++ b, s) equals model(a, s) followed by model(b, s'), for every way of cutting."""
+    model = make(name, variant, dtype=dtype)
+    rng = np.random.default_rng(1)
+    for seed in range(4):
+        events = random_events(seed=seed)
+        width = events.shape[1]
+        whole, final = answers(model, events)
+        random_cuts = sorted(set(rng.integers(0, width + 1, size=3).tolist()))
+        for cuts in ([1], [width - 1], random_cuts, list(range(1, width))):
+            state, parts = None, []
+            for first, last in zip([0, *cuts], [*cuts, width], strict=True):
+                piece = events.cut(first, last)
+                state = model.initial_state(users_of(events)) if state is None else state
+                part, state = answers(model, piece, state)
+                parts.append(part)
+            assert state is not None
+            assert_same(torch.cat(parts, 1), whole, f"queries, cut at {cuts}")
+            assert_same_state(state, final)
+
+
+@every_model
+def test_the_last_row_is_the_query_of_the_state(name: str, variant: dict[str, object]) -> None:
+    model, events = make(name, variant), random_events()
+    whole, final = answers(model, events)
+    alone = scores(model, model.query(final))[:, 0]
+    for row, length in enumerate(events.lengths().tolist()):
+        if length:
+            assert_same(alone[row], whole[row, length - 1], f"row {row}")
+    start = model.initial_state(users_of(events))
+    assert_same(scores(model, model.query(start))[1, 0], alone[1], "a row without events")
+
+
+@every_model
+def test_asking_some_positions_changes_nothing(name: str, variant: dict[str, object]) -> None:
+    model, events = make(name, variant), random_events()
+    whole, final = answers(model, events)
+    at = events.mask & (torch.rand(events.shape, generator=torch.Generator().manual_seed(0)) < 0.4)
+    with torch.no_grad():
+        query, after = model(events, model.initial_state(users_of(events)), at=at)
+    assert_same(scores(model, query), whole[at], "asked positions")
+    assert_same_state(after, final)
+
+
+@every_model
+def test_the_future_moves_nothing(name: str, variant: dict[str, object]) -> None:
+    """Other events after t leave every answer at or before t as it was."""
+    if not model_class(name).causal:
+        pytest.skip(f"{name}: declares causal = False")
+    model, events, other = make(name, variant), random_events(seed=0), random_events(seed=9)
+    whole, _ = answers(model, events)
+    width = events.shape[1]
+    for t in (0, 3, width - 2):
+        late = torch.arange(width)[None] > t
+        def mixed(a: Tensor, b: Tensor, late: Tensor = late) -> Tensor:
+            return torch.where(late, b, a)
+        mask = events.mask
+        changed = Events(
+            mixed(events.items, other.items.where(other.items > 0, 1)) * mask,
+            mask,
+            mixed(events.starts, other.starts) & mask,
+            mixed(events.times, events.times + 77),
+            {"dwell": mixed(events.columns["dwell"], other.columns["dwell"]) * mask},
+        )
+        moved, _ = answers(model, changed)
+        assert_same(moved[:, : t + 1], whole[:, : t + 1], f"answers up to {t}")
+
+
+@every_model
+def test_a_batch_is_its_rows_one_by_one(name: str, variant: dict[str, object]) -> None:
+    """Neither the other rows nor more padding change an answer."""
+    model, events = make(name, variant), random_events()
+    whole, final = answers(model, events)
+    for row, length in enumerate(events.lengths().tolist()):
+        alone = events.rows(slice(row, row + 1)).cut(0, length)
+        state = {key: part[row : row + 1] for key, part in model.initial_state(users_of(events)).items()}
+        found, after = answers(model, alone, state)
+        assert_same(found, whole[row : row + 1, :length], f"row {row}")
+        assert_same_state(after, {key: part[row : row + 1] for key, part in final.items()})
+
+
+@every_model
+def test_candidates_get_the_scores_of_the_full_list(name: str, variant: dict[str, object]) -> None:
+    model, events = make(name, variant), random_events()
+    with torch.no_grad():
+        query, _ = model(events, model.initial_state(users_of(events)), at=events.mask)
+        full = model.score(query)
+        shared = torch.tensor([4, 1, N_ITEMS])
+        assert_same(model.score(query, shared), full[:, shared - 1], "a shared list")
+        own = torch.randint(1, N_ITEMS + 1, (len(full), 6), generator=torch.Generator().manual_seed(0))
+        assert_same(model.score(query, own), full.gather(1, own - 1), "own candidates")
+        some = query_rows(query, slice(2, 5))
+        assert_same(model.score(some), full[2:5], "some rows of a query")
+    assert full.shape[1] == N_ITEMS, "padding has no column"
+
+
+@every_model
+def test_the_state_is_bounded(name: str, variant: dict[str, object]) -> None:
+    """Its size does not grow with the history, and every tensor has a row a user."""
+    model = make(name, variant)
+    _, short = answers(model, random_events(width=5))
+    _, long = answers(model, random_events(width=80))
+    assert {k: v.shape for k, v in short.items()} == {k: v.shape for k, v in long.items()}
+    assert all(len(part) == 5 for part in long.values())
+
+
+@every_model
+def test_gradients_are_finite_and_reach_every_weight(name: str, variant: dict[str, object]) -> None:
+    skip_unless_applicable(name, "gradients")
+    model, events = make(name, variant).train(), random_events()
+    query, _ = model(events, model.initial_state(users_of(events)), at=events.mask)
+    targets = torch.arange(int(events.mask.sum())) % N_ITEMS
+    torch.nn.functional.cross_entropy(model.score(query), targets).backward()
+    for weight_name, weight in model.named_parameters():
+        assert weight.grad is not None, f"no gradient for {weight_name}"
+        assert bool(weight.grad.isfinite().all()), weight_name
+        assert bool(weight.grad.abs().sum() > 0), f"{weight_name} is never moved"
+
+
+@every_model
+def test_training_is_deterministic_under_a_seed(name: str, variant: dict[str, object]) -> None:
+    skip_unless_applicable(name, "gradients")
+    kind, log = model_class(name), random_log()
+    weights = []
+    for _ in range(2):
+        with seeded(11):
+            model = kind(N_ITEMS, kind.Config.of(variant), N_USERS)
+        torch.rand(3)  # whatever the caller draws in between
+        train(model, log, TrainConfig.of({**kind.recipe, "epochs": 2, "batch": 64, "seed": 11}))
+        weights.append(model.state_dict())
+    for key, value in weights[0].items():
+        assert torch.equal(value, weights[1][key]), key
+
+
+@every_model
+def test_saved_and_loaded_in_a_new_process_it_answers_the_same(
+    name: str, variant: dict[str, object], tmp_path: Path
+) -> None:
+    model = make(name, variant, dtype=torch.float32)
+    ids = [f"item, {n}\n" for n in range(N_ITEMS)]
+    users = Vocabulary([f"user {n}" for n in range(N_USERS)])
+    trained = Trained(name, model, Vocabulary(ids), users, {"data": "random"})
+    folder = trained.save(tmp_path / "run")
+    history = [ids[3], ids[7], "never seen", ids[3]]
+    here = trained.recommend(history, 7)
+    code = (
+        "import json, sys; from foretaste.models.saved import Trained; t = Trained.load(sys.argv[1]);"
+        "r = t.recommend(json.loads(sys.argv[2]), 7); print(json.dumps([r.ids, r.scores, r.skipped]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder), json.dumps(history)], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == [here.ids, here.scores, ["never seen"]]
+
+
+@every_model
+def test_unknown_items_and_empty_histories(name: str, variant: dict[str, object]) -> None:
+    model = make(name, variant, dtype=torch.float32)
+    trained = Trained(name, model, Vocabulary(list(range(100, 100 + N_ITEMS))), None, {})
+    empty = trained.recommend([], 5)
+    assert len(empty) == 5
+    assert trained.recommend(["?", None], 5).ids == empty.ids
+    assert trained.recommend(["?", None], 5).skipped == ["?", None]
+    histories = [[], [101], [101, 102, 103], ["?", 129]]
+    together = trained.recommend_batch(histories, 4)
+    for history, found in zip(histories, together, strict=True):
+        alone = trained.recommend(history, 4)
+        assert found.ids == alone.ids
+        assert found.scores == pytest.approx(alone.scores, rel=1e-5, abs=1e-6)
+    assert len(trained.recommend([101], 10_000)) == N_ITEMS
+    assert not set(trained.recommend([101, 102], N_ITEMS, leave_out_seen=True).ids) & {101, 102}
+    assert set(trained.recommend([101], 3, candidates=[105, 106]).ids) == {105, 106}
+    assert 105 not in trained.recommend([101], N_ITEMS, exclude=[105, "?"]).ids
+
+
+@every_model
+def test_a_damaged_weight_is_refused(name: str, variant: dict[str, object]) -> None:
+    model = make(name, variant, dtype=torch.float32)
+    with torch.no_grad():
+        for tensor in [*model.parameters(), *model.buffers()]:
+            tensor.fill_(float("nan"))
+    trained = Trained(name, model, Vocabulary(list(range(N_ITEMS))), None, {})
+    with pytest.raises(ForetasteError, match=r"[Nn]a[Nn]"):
+        trained.recommend([1], 5)
+    log = random_log()
+    with pytest.raises(ForetasteError, match=r"[Nn]a[Nn]"):
+        evaluate(model, log, PerStep().cases(log, TRAIN))
+
+
+@every_model
+def test_scoring_forty_thousand_items_holds_little(name: str, variant: dict[str, object]) -> None:
+    """Recommending for 1,000 histories over 40,000 items never holds the 160 MB that all scores at once would take."""
+    code = f"""
+import resource, torch
+torch.set_num_threads(1)
+from foretaste.models import model_class
+from foretaste.data.vocabulary import Vocabulary
+from foretaste.models.saved import Trained
+kind = model_class({name!r})
+model = kind(40_000, kind.Config.of({variant!r}), 10).eval()
+trained = Trained({name!r}, model, Vocabulary(list(range(40_000))), None, {{}})
+histories = [[n, n + 1, n + 2] for n in range(1000)]
+trained.recommend_batch(histories[:2], 5)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+trained.recommend_batch(histories, 20)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 300, f"{done.stdout.strip()} MB more at the peak"
+
+
+def learned_recall(name: str, kind_of_log: str, seed: int = 0) -> tuple[float, object]:
+    """Recall of a freshly trained model on a simulated log, and the log with its ceilings."""
+    kind, log = model_class(name), known(kind_of_log, seed=seed)
+    settings = dict(LEARNING.get(name, {}))
+    own = {key: settings.pop(key) for key in list(settings) if key in kind.Config.model_fields}
+    with seeded(seed):
+        model = kind(log.n_items, kind.Config.of(own), log.sequences.n_users)
+    training = log.sequences.of_part(TRAIN)
+    if kind.learns == "counts":
+        model.count(training)
+    else:
+        train(model, training, TrainConfig.of({**kind.recipe, **settings, "seed": seed}))
+    found = evaluate(model, log.sequences, log.cases(TEST), cutoffs=(log.k,))
+    return found.means()[f"recall@{log.k}"], log
+
+
+@pytest.mark.parametrize(
+    ("name", "kind_of_log"), [(name, log) for name in MODELS for log in model_class(name).masters], ids=str
+)
+def test_it_masters_the_logs_it_declares(name: str, kind_of_log: str) -> None:
+    """Within 10 % of the best possible recall."""
+    recall, log = learned_recall(name, kind_of_log)
+    assert recall >= 0.9 * log.ceiling, f"{recall:.3f} of at best {log.ceiling:.3f}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if model_class(name).beyond])
+def test_it_does_not_know_what_it_cannot_know(name: str) -> None:
+    """On the log whose secret it has no access to, it must not exceed what is possible without it: a leak would show."""
+    recall, log = learned_recall(name, model_class(name).beyond)
+    reachable = max(log.without.values())
+    assert recall <= reachable + 3 * log.noise, f"{recall:.3f}, though without the secret at best {reachable:.3f}"

@@ -1,0 +1,203 @@
+"""The loop: every target once a pass, the seed decides all, and a killed run ends with the weights it would have had."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from foretaste.data.sequences import Sequences
+from foretaste.errors import ConfigError, SavedFileError, TrainingError
+from foretaste.models.contract import seeded
+from foretaste.models.narm import NARM
+from foretaste.training.batches import batches, count_targets
+from foretaste.training.loop import TrainConfig, train
+
+SMALL = NARM.Config(embedding_size=8, hidden_size=8)
+
+
+def log_of(rows: list[list[int]]) -> Sequences:
+    items = np.array([item for row in rows for item in row], dtype=np.int32)
+    ends = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    return Sequences(items, ends, ends, np.zeros(len(items), np.uint8), np.zeros(len(rows), np.int32))
+
+
+def random_rows(count: int = 60, n_items: int = 20, seed: int = 0) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(1, n_items + 1, rng.integers(1, 15)).tolist() for _ in range(count)]
+
+
+def new_model(seed: int = 0, n_items: int = 20) -> NARM:
+    with seeded(seed):
+        return NARM(n_items, SMALL)
+
+
+@pytest.mark.parametrize(("budget", "chunk"), [(16, 512), (1, 512), (40, 4), (10_000, 3)])
+def test_a_pass_asks_every_next_event_once(budget: int, chunk: int) -> None:
+    rows = random_rows()
+    asked = []
+    for batch in batches(log_of(rows), "session", budget=budget, chunk=chunk, seed=(0, 0)):
+        before = batch.events.items[batch.at]
+        asked += list(zip(before.tolist(), (batch.targets + 1).tolist(), strict=True))
+        assert batch.events.shape[1] <= chunk
+    wanted = [pair for row in rows for pair in zip(row[:-1], row[1:], strict=True)]
+    assert sorted(asked) == sorted(wanted)
+    assert count_targets(log_of(rows), "session") == len(wanted)
+
+
+def test_batches_hold_about_the_budget_and_little_padding() -> None:
+    log = log_of(random_rows(3000))
+    sizes, real, all_places = [], 0, 0
+    for batch in batches(log, "session", budget=100, chunk=512, seed=(0, 0)):
+        sizes.append(len(batch.targets))
+        real += int(batch.at.sum())
+        all_places += batch.at.numel()
+    assert np.median(sizes) == pytest.approx(100, abs=7)
+    assert max(sizes) <= 115
+    assert real / all_places > 0.93
+
+
+def test_only_events_that_may_be_targets_are_asked() -> None:
+    log = log_of([[1, 2, 3, 4], [5, 6]])
+    log = Sequences(**{**vars(log), "target": np.array([True, False, True, True, True, False])})
+    asked = [int(t) + 1 for batch in batches(log, "session", budget=9, chunk=9, seed=(0,)) for t in batch.targets]
+    assert sorted(asked) == [3, 4]
+
+
+def test_the_state_is_carried_between_pieces_of_a_row() -> None:
+    """Without dropout the first pass's first loss is the same whether a row is cut or not."""
+    config = SMALL.with_(embedding_dropout=0.0, context_dropout=0.0)
+    rows = [list(range(1, 16))]
+    losses = []
+    for chunk in (512, 4):
+        with seeded(0):
+            model = NARM(20, config)
+        result = train(
+            model, log_of(rows), TrainConfig(epochs=1, chunk=chunk, optimizer="sgd", learning_rate=1e-12)
+        )
+        losses.append(result.history[0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_the_best_pass_is_kept_and_the_run_stops_in_time() -> None:
+    seen: list[torch.Tensor] = []
+    values = [0.1, 0.5, 0.3, 0.5, 0.2, 0.9]
+
+    def validate(model: torch.nn.Module) -> dict[str, float]:
+        seen.append(model.get_parameter("v").detach().clone())
+        return {"recall@20": values[len(seen) - 1]}
+
+    model = new_model()
+    result = train(model, log_of(random_rows()), TrainConfig(epochs=6, patience=3), validate=validate)
+    assert (result.epochs, result.best_epoch) == (5, 2)
+    assert torch.equal(model.v.detach(), seen[1])
+    with pytest.raises(ConfigError, match="metric 'ndcg@3' is not measured"):
+        train(new_model(), log_of(random_rows()), TrainConfig(metric="ndcg@3"), validate=lambda m: {"recall@20": 0.0})
+
+
+def test_training_leaves_the_callers_generator_alone() -> None:
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    train(new_model(), log_of(random_rows()), TrainConfig(epochs=1))
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_the_rate_falls_as_the_schedule_says() -> None:
+    rates: list[float] = []
+    original = torch.optim.SGD.step
+
+    def step(self: torch.optim.SGD, *arguments: object, **options: object) -> object:
+        rates.append(self.param_groups[0]["lr"])
+        return original(self, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.SGD, "step", step)
+        config = TrainConfig(epochs=4, optimizer="sgd", learning_rate=0.1, schedule="linear", batch=20)
+        train(new_model(), log_of(random_rows()), config)
+    assert rates[0] == pytest.approx(0.1)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[len(rates) // 2] == pytest.approx(0.05, abs=0.003)
+    assert rates[-1] < 0.003
+
+
+def test_averaged_weights_are_what_is_kept() -> None:
+    config = TrainConfig(epochs=2, average=0.5, learning_rate=0.05)
+    plain, averaged = new_model(), new_model()
+    train(plain, log_of(random_rows()), config.with_(average=0.0))
+    train(averaged, log_of(random_rows()), config)
+    assert not torch.equal(plain.v, averaged.v)
+    assert float((plain.v - averaged.v).detach().abs().max()) < 0.2
+
+
+def test_nothing_to_learn_from_is_said() -> None:
+    with pytest.raises(TrainingError, match="no event that follows another"):
+        train(new_model(), log_of([[1], [2]]), TrainConfig())
+
+
+def test_a_loss_that_is_no_number_stops_with_advice() -> None:
+    model = new_model()
+    with torch.no_grad():
+        model.v.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="lower learning_rate"):
+        train(model, log_of(random_rows()), TrainConfig())
+
+
+RUN = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from tests.training.test_loop import KILLED, log_of, new_model, random_rows
+from foretaste.training.loop import train
+from safetensors.torch import save_file
+model = new_model()
+slow = float(sys.argv[3])
+train(model, log_of(random_rows(400)), KILLED, folder=Path(sys.argv[1]), report=lambda facts: time.sleep(slow),
+      validate=lambda m: {"recall@20": -float(m.v.detach().abs().sum())})
+save_file(model.state_dict(), str(Path(sys.argv[1]) / "final.safetensors"))
+"""
+KILLED = TrainConfig(epochs=3, batch=32, checkpoint_seconds=0.02, schedule="cosine", average=0.9, patience=9)
+
+
+def test_a_run_killed_again_and_again_ends_with_the_same_weights(tmp_path: Path) -> None:
+    root = str(Path(__file__).parents[2])
+
+    def start(folder: Path, slow: float) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen([sys.executable, "-c", RUN, str(folder), root, str(slow)], env=environment)
+
+    assert start(tmp_path / "whole", 0.0).wait() == 0
+    checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
+    for _ in range(3):
+        process = start(tmp_path / "killed", 0.01)
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        deadline = time.monotonic() + 60
+        while (checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0) == before and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(0.15)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (tmp_path / "killed" / "final.safetensors").exists(), "it was never killed in the middle"
+    assert start(tmp_path / "killed", 0.0).wait() == 0
+    whole, killed = (load_file(tmp_path / name / "final.safetensors") for name in ("whole", "killed"))
+    for name, value in whole.items():
+        assert torch.equal(value, killed[name]), name
+    assert (tmp_path / "killed" / "log.jsonl").read_text().count("\n") == 3
+
+
+def test_a_folder_of_another_run_or_a_broken_checkpoint_is_refused(tmp_path: Path) -> None:
+    log, config = log_of(random_rows()), TrainConfig(epochs=1)
+    train(new_model(), log, config, folder=tmp_path)
+    with pytest.raises(ConfigError, match="other settings or another log"):
+        train(new_model(), log, config.with_(learning_rate=0.5), folder=tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(SavedFileError, match="truncated"):
+        train(new_model(), log, config, folder=tmp_path)
