@@ -15,9 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import TEST, TRAIN, Sequences
-from foretaste.data.simulate import known
+from foretaste.data.simulate import KnownLog, known
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ForetasteError
 from foretaste.evaluation.evaluate import evaluate
@@ -364,7 +363,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     assert int(done.stdout) < 300, f"{done.stdout.strip()} MB more at the peak"
 
 
-def learned_recall(name: str, kind_of_log: str, seed: int = 0) -> tuple[float, object]:
+def learned_recall(name: str, kind_of_log: str, seed: int = 0) -> tuple[float, KnownLog]:
     """Recall of a freshly trained model on a simulated log, and the log with its ceilings."""
     kind, log = model_class(name), known(kind_of_log, seed=seed)
     settings = dict(LEARNING.get(name, {}))
@@ -376,7 +375,7 @@ def learned_recall(name: str, kind_of_log: str, seed: int = 0) -> tuple[float, o
         model.count(training)
     else:
         train(model, training, TrainConfig.of({**kind.recipe, **settings, "seed": seed}))
-    found = evaluate(model, log.sequences, log.cases(TEST), cutoffs=(log.k,))
+    found = evaluate(model, log.sequences, PerStep().cases(log.sequences, TEST), cutoffs=(log.k,))
     return found.means()[f"recall@{log.k}"], log
 
 

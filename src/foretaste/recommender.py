@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import foretaste
+from foretaste.config import Config, read_toml
 from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import PARTS, TEST, TRAIN, VALIDATION
-from foretaste.errors import ConfigError, NeedsError
+from foretaste.errors import ConfigError, NeedsError, nearest
 from foretaste.evaluation.evaluate import Evaluation, evaluate
 from foretaste.evaluation.protocols import PerStep, Protocol
 from foretaste.models import model_class
@@ -37,8 +38,6 @@ class Recommender:
         unknown = [name for name in rest if name not in TrainConfig.model_fields]
         if unknown:
             known = [*self.kind.Config.model_fields, *TrainConfig.model_fields]
-            from foretaste.errors import nearest
-
             raise ConfigError(f"model '{model}' has no setting '{unknown[0]}'; {nearest(unknown[0], known)}")
         self.config = self.kind.Config.of(own)
         self.training = TrainConfig.of({**self.kind.recipe, **rest})

@@ -56,7 +56,7 @@ def test_saving_twice_replaces_and_a_foreign_folder_is_left_alone(trained: Train
     foreign = tmp_path / "thesis"
     foreign.mkdir()
     (foreign / "chapter1.txt").write_text("years of work")
-    with pytest.raises(SavedFileError, match="not written by Foretaste"):
+    with pytest.raises(SavedFileError, match="not saved from here"):
         trained.save(foreign)
     assert (foreign / "chapter1.txt").read_text() == "years of work"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "thesis"]

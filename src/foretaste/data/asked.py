@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from foretaste.data.cells import as_word
 from foretaste.errors import DataError
 
 CANONICAL = ("row", "user", "session", "item", "time", "position", "session_order", "part", "target")
@@ -57,6 +58,10 @@ class Asked:
         pairs += [("item_columns", column) for column in (self.item_columns or {}).values()]
         return [(argument, column) for argument, column in pairs if column is not None]
 
+    def recorded(self) -> dict[str, object]:
+        """What was asked for, for the manifest."""
+        return {field: value for field, value in vars(self).items() if value}
+
     def has(self) -> frozenset[str]:
         """What the log then has, in the words of `EventLog.has`."""
         given = {
@@ -78,7 +83,7 @@ def texts(argument: str, values: Any) -> tuple[str, ...] | None:
     several = [values] if isinstance(values, str | int) else list(values)
     if not several:
         raise DataError(f"{argument}=: the list is empty; name at least one value of the action")
-    return tuple(str(value) for value in several)
+    return tuple(map(as_word, several))
 
 
 def renamed(columns: Sequence[str] | Mapping[str, str]) -> dict[str, str]:

@@ -4,16 +4,18 @@ A source is read once. What a column turns out to be is only known at its end (a
 so a cell keeps a column in two parts while reading: the whole number `_n`, and the text `_t` of what is not one. Then
 it asks its questions, and decides for the whole column. Nothing is read twice and nothing is lost on the way.
 
-The rule for ids. A source with types (Parquet, a table) keeps them: text stays text and integers stay integers; floats
-that are whole numbers, as pandas makes of integers with gaps, become integers again. A CSV has no types: if every id
-of a column is written as a plain whole number (7, not 07, 7.0 or +7), they are integers, otherwise all of them are text,
-exactly as written. A table column of mixed objects is text: 1 and '1' are one id. An id is missing if it is NULL, NaN,
-blank, or one of the words by which other programs say so (NA, NaN, null, None, ...).
+The rule for ids. A source with types (Parquet, a table) keeps them: text stays text, integers stay integers; floats
+that are whole numbers, as pandas makes of integers with gaps, become integers again. A CSV has no types: if every id of
+a column is written as a plain whole number (7, not 07, 7.0 or +7), they are integers, otherwise all are text, exactly
+as written. A table column of mixed objects is text: 1 and '1' are one id. An id is missing if it is NULL, NaN, blank
+or one of the words by which other programs say so (NA, NaN, null, None, ...).
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
 
 from foretaste.data.workspace import name, text
 from foretaste.errors import DataError
@@ -38,12 +40,16 @@ class Cell:
 
     def __init__(self, alias: str, column: str, kind: str) -> None:
         if kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION")):
-            raise DataError(f"column '{column}' holds {kind.split('(')[0].lower()} values; expected text, numbers or times")
+            raise DataError(f"column '{column}' is of type {kind[:40]}; expected text, numbers or times")
         self.alias, self.column, self.type = alias, column, kind
         self.source = name(column)
 
+    def computed(self) -> list[str]:
+        """SQL over the source: what `stored` needs more than once."""
+        return []
+
     def stored(self) -> str:
-        """SQL over the source: what is kept while reading."""
+        """SQL over the source and over what was computed: what is kept while reading."""
         return f"{self.source} AS {self.alias}"
 
     def questions(self) -> list[str]:
@@ -112,7 +118,8 @@ class Id(_Split):
     def value(self) -> str:
         if self.kind != "VARCHAR":
             return f"{self.alias}_n"
-        return f"CASE WHEN {self.alias}_t IS NULL THEN {self.alias}_n::VARCHAR WHEN {self._word} THEN {self.alias}_t END"
+        number, left = f"{self.alias}_n", f"{self.alias}_t"
+        return f"CASE WHEN {left} IS NULL THEN {number}::VARCHAR WHEN {self._word} THEN {left} END"
 
 
 class Value(_Split):
@@ -139,7 +146,8 @@ class Value(_Split):
         if self.type != UNTYPED:
             return self.alias
         if self.kind == "DOUBLE":
-            return f"CASE WHEN {self.alias}_t IS NULL THEN {self.alias}_n::DOUBLE WHEN {self._word} THEN {self.alias}_t::DOUBLE END"
+            number, left = f"{self.alias}_n", f"{self.alias}_t"
+            return f"CASE WHEN {left} IS NULL THEN {number}::DOUBLE WHEN {self._word} THEN {left}::DOUBLE END"
         return f"{self.alias}_n" if self.kind == "BIGINT" else self.original
 
     @property
@@ -157,15 +165,15 @@ class Text(Cell):
 class Dropped(Cell):
     """True where a row is to be left out, by the caller's condition on one column.
 
-    A condition is a comparison with a number ('< 0'), a pattern ('C*'), a value, or a list of these of which any will do.
+    A condition is a comparison with a number ('< 0'), a pattern ('C*'), a value, None for a missing one, or a list of
+    these: any will do.
     """
 
     def __init__(self, alias: str, column: str, kind: str, condition: object) -> None:
         super().__init__(alias, column, kind)
         several = condition if isinstance(condition, list | tuple | set | frozenset) else [condition]
-        self.conditions = [str(one) for one in several]
-        self.detail = f"{column} {' or '.join(self.conditions)}"
-        self.sql = f"coalesce({' OR '.join(self._test(one) for one in self.conditions)}, false)"
+        self.detail = f"{column} {' or '.join('missing' if one is None else as_word(one) for one in several)}"
+        self.sql = f"coalesce({' OR '.join(self._test(one) for one in several)}, false)"
 
     def stored(self) -> str:
         return f"{self.sql} AS {self.alias}, {as_text(self.source, self.type)} AS {self.alias}_t"
@@ -174,13 +182,18 @@ class Dropped(Cell):
     def original(self) -> str:
         return f"{self.alias}_t"
 
-    def _test(self, condition: str) -> str:
+    def _test(self, wanted: object) -> str:
+        if wanted is None:
+            return f"({self.source} IS NULL)"
+        condition = as_word(wanted)
         for sign in ("<=", ">=", "<", ">"):
             if condition.startswith(sign):
                 try:
                     bound = float(condition[len(sign) :])
                 except ValueError:
-                    raise DataError(f"drop: '{condition}' on column '{self.column}': expected a number after {sign}") from None
+                    raise DataError(
+                        f"drop=: '{condition}' on column '{self.column}': expected a number after {sign}"
+                    ) from None
                 return f"TRY_CAST({self.source} AS DOUBLE) {sign} {bound!r}"
         shown = as_text(self.source, self.type)
         if "*" in condition or "?" in condition:
@@ -188,8 +201,14 @@ class Dropped(Cell):
         return f"{shown} = {text(condition)}"
 
 
+def as_word(value: object) -> str:
+    """A value that the caller gave, as DuckDB would write it."""
+    return str(value).lower() if isinstance(value, bool | np.bool_) else str(value)
+
+
 def as_text(column: str, kind: str) -> str:
     """SQL: a column as text, whole floats without their '.0'."""
     if kind not in FLOATS:
         return f"{column}::VARCHAR"
-    return f"CASE WHEN {column} = trunc({column}) THEN coalesce(TRY_CAST({column} AS BIGINT)::VARCHAR, {column}::VARCHAR) ELSE {column}::VARCHAR END"
+    whole = f"CASE WHEN {column} = trunc({column}) THEN TRY_CAST({column} AS BIGINT)::VARCHAR END"
+    return f"coalesce({whole}, {column}::VARCHAR)"

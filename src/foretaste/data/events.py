@@ -24,23 +24,20 @@ step gives a new one, and the table of the old one goes when nobody holds it any
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import duckdb
 
-from foretaste.data import reading, rejected
+from foretaste.data import cleaning, reading, rejected
 from foretaste.data.asked import Asked, renamed, texts
-from foretaste.data.sources import open_source
-from foretaste.data.workspace import Workspace
+from foretaste.data.sources import is_small, open_source
+from foretaste.data.workspace import Table, Workspace
 from foretaste.errors import DataError, nearest
 
 if TYPE_CHECKING:
     from foretaste.data.prepared import Prepared
-
-ORDER = "time, position, row"
-"""SQL: the order of the events of one user or session."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +58,13 @@ class EventLog:
     def __init__(
         self,
         workspace: Workspace,
-        table: str,
+        table: Table,
         *,
         has: frozenset[str],
         steps: Sequence[Step],
         columns: tuple[str, ...] = (),
-        items_table: str | None = None,
-        rejected_table: str | None = None,
+        items_table: Table | None = None,
+        rejected_table: Table | None = None,
         fingerprint: Mapping[str, Any] | None = None,
         collapse: bool = False,
     ) -> None:
@@ -85,7 +82,6 @@ class EventLog:
         self.fingerprint = dict(fingerprint or {})
         """Where the log came from: names, sizes and SHA-256 of the files, and the columns that were named."""
         self._collapse = collapse
-        workspace.forget_with(self, table)
 
     @property
     def db(self) -> duckdb.DuckDBPyConnection:
@@ -122,15 +118,15 @@ class EventLog:
     ) -> EventLog:
         """Read a log, and check every row of it.
 
-        `source`: a CSV (plain, gzip or zstd; any delimiter), a Parquet file, folder or pattern, a pandas, Polars or Arrow
-        table, or a dictionary of NumPy arrays.
+        source: a CSV (plain, gzip or zstd; any delimiter), a Parquet file, folder or pattern, a pandas, Polars or Arrow
+            table, or a dictionary of NumPy arrays.
 
         item, user, session, time, order, session_order, split, action: names of columns. A user or a session must be
             named, and a time or an order (or both: the order then breaks ties of the time).
         inputs, targets: values of the action. Rows with another are dropped. Only `targets` may be asked for; a target
             stays in the history of what follows it. Without `inputs` every row is one; without `targets` all are.
         drop: {column: condition} of rows to leave out: '< 0' (any comparison with a number), a pattern such as 'C*', a
-            value, or a list of these.
+            value, None for a missing one, or a list of these.
         columns, item_columns: what else to keep of an event and of its item; {our name: the source's} renames.
         repeats: 'collapse' keeps the first of immediate repeats of an item with the same right to be a target. It works
             inside sessions: at once if `session` is named, otherwise right after they are cut (`sessions`), or, if they
@@ -147,7 +143,7 @@ class EventLog:
             item, user, session, time, order, session_order, split, action,
             texts("inputs", inputs), texts("targets", targets), drop, renamed(columns), renamed(item_columns),
         )  # fmt: skip
-        workspace = Workspace(memory_limit, threads)
+        workspace = Workspace(memory_limit, threads, is_small(source))
         opened = open_source(workspace, source, [column for _, column in asked.named()], names, delimiter, encoding)
         for argument, column in asked.named():
             opened.check(argument, column)
@@ -160,10 +156,10 @@ class EventLog:
             columns=tuple(asked.columns or {}),
             items_table=found.items_table,
             rejected_table=found.rejected_table,
-            fingerprint={**opened.fingerprint, "columns": {argument: column for argument, column in asked.named()}},
+            fingerprint={**opened.fingerprint, **found.fingerprint, "columns": asked.recorded()},
             collapse=repeats == "collapse",
         )
-        log = log._without_duplicates(drop=duplicates == "drop")
+        log = cleaning.of_duplicates(log, drop=duplicates == "drop")
         return log._collapsed() if session is not None else log
 
     def __len__(self) -> int:
@@ -171,7 +167,8 @@ class EventLog:
 
     def __repr__(self) -> str:
         last = self.steps[-1]
-        return f"EventLog({last.events:,} events, {last.users:,} users, {last.sessions:,} sessions, {last.items:,} items)"
+        sizes = f"{last.events:,} events, {last.users:,} users, {last.sessions:,} sessions, {last.items:,} items"
+        return f"EventLog({sizes})"
 
     def report(self) -> None:
         """Print the steps: what each did, and what it left."""
@@ -179,13 +176,12 @@ class EventLog:
 
     def derive(self, sql: str, name: str, detail: str, *, has: frozenset[str] | None = None) -> EventLog:
         """A new log from SQL in which `{table}` is this one's table; `has` if it has something else than this one."""
-        table = self.workspace.new_name("log")
+        table = self.workspace.new_table("log")
         self.workspace.run(f"CREATE TABLE {table} AS {sql.replace('{table}', self.table)}", name)
         counts = reading.count(self.workspace, table)
         if not counts.events:
-            self.workspace.db.execute(f"DROP TABLE {table}")
-            raise DataError(f"no event is left after the step '{name}' ({detail}) on {len(self):,} events; ask for less")
-        return self._next(table, Step(name, detail, *counts), has=has)
+            raise DataError(f"step '{name}' ({detail}) leaves nothing of {len(self):,} events; ask for less")
+        return self._with(table, Step(name, detail, *counts), has)
 
     def with_items(
         self,
@@ -206,7 +202,7 @@ class EventLog:
 
         opened = open_source(self.workspace, source, [item, *columns.values()], names, delimiter, encoding)
         table, detail = items.attached(self, opened, item, columns)
-        log = self._next(self.table, Step("items", detail, *_counts(self.steps[-1])))
+        log = self._with(self.table, replace(self.steps[-1], name="items", detail=detail))
         log.items_table = table
         return log
 
@@ -240,7 +236,15 @@ class EventLog:
 
         return prepared.prepare(self._collapsed(), split, validation, **options)
 
-    def _next(self, table: str, step: Step, *, has: frozenset[str] | None = None, collapse: bool | None = None) -> EventLog:
+    def _collapsed(self) -> EventLog:
+        """Without immediate repeats, if that was asked for and not yet done."""
+        if not self._collapse:
+            return self
+        log = cleaning.without_repeats(self)
+        log._collapse = False
+        return log
+
+    def _with(self, table: Table, step: Step, has: frozenset[str] | None = None) -> EventLog:
         return EventLog(
             self.workspace,
             table,
@@ -250,5 +254,25 @@ class EventLog:
             items_table=self.items_table,
             rejected_table=self.rejected_table,
             fingerprint=self.fingerprint,
-            collapse=self._collapse if collapse is None else collapse,
+            collapse=self._collapse,
         )
+
+
+def report_of(steps: Sequence[Step]) -> str:
+    """Steps as a table to print. A dash stands where a log has no users or no sessions."""
+    heads = ("step", "events", "users", "sessions", "items", "")
+    rows = []
+    for s in steps:
+        counts = (f"{n:,}" if n else "-" for n in (s.events, s.users, s.sessions, s.items))
+        rows.append((s.name, *counts, s.detail))
+    widths = [max(len(row[k]) for row in (heads, *rows)) for k in range(5)]
+    lines = []
+    for row in (heads, *rows):
+        cells = [row[0].ljust(widths[0]), *(row[k].rjust(widths[k]) for k in range(1, 5)), row[5]]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _one_of(argument: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise DataError(f"{argument}={value!r}: {nearest(str(value), known)}")

@@ -60,7 +60,7 @@ class Prepared:
 
     @property
     def users(self) -> Vocabulary | None:
-        """User numbers and raw ids of those who have an event in training or validation; None if the log has no users."""
+        """User numbers and raw ids of those who occur in training or validation; None if the log has no users."""
         return self._vocabulary("users") if "users" in self.manifest["vocabularies"] else None
 
     def values(self, column: str) -> Vocabulary:
@@ -143,8 +143,8 @@ def prepare(
     `recent`: keep only the newest training prefixes; after `cold="drop"`, as NARM's authors do.
     `candidates`: items are numbered by falling count in training and validation, ties by first occurrence in the log;
     "all" numbers what else the log has after them, by first occurrence.
-    `cold`: test events whose item is in no training or validation event stay as item 0 ("miss"), or go ("drop"), and with
-    them what is left of a user, or of a session without a user, that has fewer than 2 events then.
+    `cold`: test events whose item is in no training or validation event stay as item 0 ("miss"), or go ("drop"), and
+    with them what is left of a user, or of a session without a user, that has fewer than 2 events then.
     `folder`: save there, and return the memory-mapped folder.
     """
     prepared = Prepared(*lay_out(log, split, validation, filters, recent, candidates, cold))

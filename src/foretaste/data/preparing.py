@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from foretaste import __version__
 from foretaste.data import summary
+from foretaste.data.arrange import arrange
 from foretaste.data.sequences import TEST, TRAIN, VALIDATION, Sequences
 from foretaste.data.sessions import FUTURE_COLUMNS, Filters
 from foretaste.data.splits import RecentPrefixes, Split
-from foretaste.data.timeline import Ints, Mask, arrange, count
+from foretaste.data.timeline import Ints, Mask, count
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, DataError
 
@@ -55,18 +56,20 @@ def lay_out(
     if filters is not None:
         filters.check(log.has)
     work = Work(log)
-    if split is not None:
-        work.divide(split)
-    if filters is not None:
-        work.filter(filters)
-    if cold == "drop":
-        work.drop_cold()
-    if recent is not None:
-        work.keep(recent.keep(work.line, work.part))
-        work.said("recent", f"the newest {recent.fraction:g} of the training prefixes, by {recent.by} of session")
-    if validation is not None:
-        work.divide_training(validation)
-    sequences, vocabularies = work.number(candidates)
+    try:
+        if split is not None:
+            work.divide(split)
+        if filters is not None:
+            work.filter(filters)
+        if cold == "drop":
+            work.drop_cold()
+        if recent is not None:
+            work.keep_recent(recent)
+        if validation is not None:
+            work.divide_training(validation)
+        sequences, vocabularies = work.number(candidates)
+    finally:
+        work.tables.drop(log.db)
     manifest = {
         "format": FORMAT,
         "version": VERSION,
@@ -144,6 +147,11 @@ class Work:
         self.keep(~lost & ~(test & short[line.user_of]))
         self.said("cold", "test events of items that training does not know are dropped")
 
+    def keep_recent(self, recent: RecentPrefixes) -> None:
+        """Only the newest training prefixes go on."""
+        self.keep(recent.keep(self.line, self.part))
+        self.said("recent", f"the newest {recent.fraction:g} of the training prefixes, by {recent.by} of session")
+
     def number(self, candidates: Candidates) -> tuple[Sequences, dict[str, Vocabulary]]:
         """Number items, users and the values of text columns."""
         line, db, tables = self.line, self.log.db, self.tables
@@ -164,7 +172,6 @@ class Work:
             columns[name] = code[columns[name]]
             values = f"SELECT value FROM {tables.values[name]} ORDER BY number"
             vocabularies[f"values.{name}"] = Vocabulary.from_query(db, values, order - 1)
-        tables.drop(db)
         sequences = Sequences(
             items=numbers[line.items],
             users=line.users,

@@ -17,7 +17,7 @@ class Raw:
     def __init__(self, workspace: Workspace, source: Source, cells: Sequence[Cell]) -> None:
         self.workspace = workspace
         self.table = workspace.new_name("raw")
-        self.lines = self._store(source, ", ".join(cell.stored() for cell in cells))
+        self.lines = self._store(source, cells)
         self._learn(cells)
 
     @property
@@ -30,8 +30,10 @@ class Raw:
         self.workspace.db.execute(f"DROP TABLE {self.table}")
         self.lines.drop()
 
-    def _store(self, source: Source, stored: str) -> rejected.Lines:
-        """The one reading. If lines of a file swallow each other, it is mended and the reading begins again."""
+    def _store(self, source: Source, cells: Sequence[Cell]) -> rejected.Lines:
+        """The one reading. If the lines of a file cannot be told apart, it is mended and the reading begins again."""
+        stored = ", ".join(cell.stored() for cell in cells)
+        computed = ", ".join(["*", *(sql for cell in cells for sql in cell.computed())])
         parts = list(source.parts)
         mended: set[Part] = set()
         while True:
@@ -39,8 +41,10 @@ class Raw:
             self.workspace.db.execute(f"DROP TABLE IF EXISTS {self.table}")
             for place, part in enumerate(parts):
                 into = f"INSERT INTO {self.table}" if place else f"CREATE TABLE {self.table} AS"
-                self.workspace.run(f"{into} SELECT {stored} FROM {part.relation}", f"{part.label}: cannot be read")
-                if part.csv is not None and part not in mended and rejected.swallowed(self.workspace, part.csv):
+                read = f"SELECT {stored} FROM (SELECT {computed} FROM {part.relation})"
+                if part.csv is None or part in mended:
+                    self.workspace.run(f"{into} {read}", f"{part.label}: cannot be read")
+                elif not rejected.readable(self.workspace, part.csv, f"{into} {read}"):
                     file = rejected.mend(self.workspace, part.csv)
                     parts[place] = Part(part.label, file.relation, file)
                     mended.add(parts[place])

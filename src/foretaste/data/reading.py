@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import duckdb
+
 from foretaste.data import rejected
 from foretaste.data.asked import CANONICAL, Asked
 from foretaste.data.cells import Cell, Dropped, Id, Text, Value
 from foretaste.data.raw import Raw
 from foretaste.data.sources import Source
 from foretaste.data.times import Clock, Position
-from foretaste.data.workspace import Workspace, name, text
+from foretaste.data.workspace import Table, Workspace, name, text
 from foretaste.errors import DataError, nearest
 
 DAY = 86_400_000
@@ -28,6 +30,8 @@ DAY = 86_400_000
 FEW = 1000
 """How many different actions are listed when one is not found."""
 C = TypeVar("C", bound=Cell)
+Reasons = dict[str, int]
+"""Rejected rows by reason."""
 
 
 class Counts(NamedTuple):
@@ -43,10 +47,12 @@ class Counts(NamedTuple):
 class Reading:
     """What came of it: tables in the workspace, and what each step left."""
 
-    table: str
-    items_table: str | None
-    rejected_table: str | None
+    table: Table
+    items_table: Table | None
+    rejected_table: Table | None
     steps: list[tuple[str, str, Counts]]
+    fingerprint: dict[str, object]
+    """Of the events, where the source has no files: their number, and a hash in which their order counts."""
 
 
 class Reader:
@@ -85,12 +91,13 @@ class Reader:
         aside, reasons = self._reject(lines, strict, path)
         stages = [("read", self._said(), "true"), *self._stages(raw, reasons)]
         kept = " AND ".join(condition for _, _, condition in stages)
-        table, items = self.workspace.new_name("log"), None
+        table = self.workspace.new_table("log")
+        items: Table | None = None
         more = [f"more_{k} AS {name(ours)}" for k, ours in enumerate(self.asked.columns or {})]
         columns = ", ".join([*map(name, CANONICAL), *more])
         self.workspace.run(f"CREATE TABLE {table} AS SELECT {columns} FROM {self.view} WHERE {kept}", self.source.label)
         if self.about:
-            items = self.workspace.new_name("items")
+            items = self.workspace.new_table("items")
             first = [f"arg_min(about_{k}, row) AS {name(ours)}" for k, ours in enumerate(self.asked.item_columns or {})]
             self.workspace.run(
                 f"CREATE TABLE {items} AS SELECT item, {', '.join(first)} FROM {self.view} WHERE {kept} GROUP BY item",
@@ -99,7 +106,7 @@ class Reader:
         steps = self._counted(stages, table, lines)
         self.workspace.db.execute(f"DROP VIEW {self.view}")
         raw.drop()
-        return Reading(table, items, aside, steps)
+        return Reading(table, items, aside, steps, self._fingerprint(table))
 
     def _see(self, raw: Raw) -> None:
         """A view of what was read: the log's own columns, the fault of a row, and what the other steps need."""
@@ -140,7 +147,7 @@ class Reader:
             if cell is not None:
                 yield f"WHEN {cell.missing()} THEN 'no {what}' WHEN {cell.value} IS NULL THEN '{what} is no number'"
 
-    def _reject(self, lines: rejected.Lines, strict: bool, path: str | Path | None) -> tuple[str | None, dict[str, int]]:
+    def _reject(self, lines: rejected.Lines, strict: bool, path: str | Path | None) -> tuple[Table | None, Reasons]:
         """Set the rejected rows aside; their table, and how many there are of each reason."""
         label = self.source.label
         found = self.workspace.rows(f"SELECT fault, count(*) FROM {self.view} GROUP BY fault")
@@ -151,14 +158,16 @@ class Reader:
         file, line, why, row = self.workspace.row(f"SELECT * FROM {aside} LIMIT 1")
         first = f"{file}, line {line}: {why}: {row[:200]}"
         if strict:
-            raise DataError(f"{first} (strict=True accepts no such row; correct it, or read without strict to set it aside)")
+            raise DataError(
+                f"{first}. strict=True accepts no such row: correct it, or read without strict to set it aside"
+            )
         if path is not None:
             rejected.write(self.workspace, aside, path)
         if sum(reasons.values()) == lines.rows:
-            raise DataError(f"none of the {lines.rows:,} rows of {label} can be used ({rejected.said(reasons)}). {first}")
+            raise DataError(f"{label}: none of its {lines.rows:,} rows can be used ({rejected.said(reasons)}). {first}")
         return aside, reasons
 
-    def _stages(self, raw: Raw, reasons: dict[str, int]) -> Iterable[tuple[str, str, str]]:
+    def _stages(self, raw: Raw, reasons: Reasons) -> Iterable[tuple[str, str, str]]:
         """(step, detail, condition): what a row must fulfil to pass each step."""
         yield "reject", rejected.said(reasons), "fault IS NULL"
         for cell in self.drops:
@@ -179,12 +188,13 @@ class Reader:
     def _counted(
         self, stages: list[tuple[str, str, str]], table: str, lines: rejected.Lines
     ) -> list[tuple[str, str, Counts]]:
-        """The steps that removed something, each with what it left. Only a step that is followed by another is recounted."""
+        """The steps that removed something, and what each left."""
         passed = [" AND ".join(condition for _, _, condition in stages[: k + 1]) for k in range(len(stages))]
         sums = ", ".join(f"count(*) FILTER ({condition})" for condition in passed)
         left = self.workspace.row(f"SELECT {sums} FROM {self.view}")
         if not left[-1]:
-            raise DataError(f"no row of {self.source.label} is left after the steps: {'; '.join(d for _, d, _ in stages[1:] if d)}")
+            done = "; ".join(f"{step} {detail}" for step, detail, _ in stages[1:] if detail)
+            raise DataError(f"{self.source.label}: of its {lines.rows:,} rows none is left after: {done}")
         counts = count(self.workspace, table)
         steps: list[tuple[str, str, Counts]] = []
         for k in reversed(range(len(stages))):
@@ -197,6 +207,14 @@ class Reader:
                 steps.insert(0, (step, detail, counts._replace(events=events)))
         return steps
 
+    def _fingerprint(self, table: Table) -> dict[str, object]:
+        if self.source.fingerprint["kind"] == "files":
+            return {}
+        events, digest = self.workspace.row(
+            f"SELECT count(*), bit_xor(hash({', '.join(map(name, CANONICAL))})) FROM {table}"
+        )
+        return {"events": events, "hash": f"{digest:016x}", "of": f"the events, by DuckDB {duckdb.__version__}"}
+
     def _said(self) -> str:
         return "; ".join(part for part in (self.source.label, self.time.detail if self.time else "") if part)
 
@@ -205,7 +223,7 @@ def count(workspace: Workspace, table: str) -> Counts:
     """The size of a log's table."""
     return Counts(
         *workspace.row(
-            'SELECT count(*), count(DISTINCT "user"), count(DISTINCT "session"), count(DISTINCT item) ' f"FROM {table}"
+            f'SELECT count(*), count(DISTINCT "user"), count(DISTINCT "session"), count(DISTINCT item) FROM {table}'
         )
     )
 

@@ -4,8 +4,9 @@ DuckDB notes the lines of a CSV that it cannot cut into cells, and goes on. They
 other rows; here the holes are put back, so that `row` is the place in the file and `line` can be found with an editor
 (which counts two things otherwise: blank lines are skipped here, and a quoted cell with line breaks is one line).
 
-One fault is worse: a quote that is opened and never closed swallows what follows, up to megabytes, as one cell. When
-DuckDB reports such a one, `mend` copies the file with the guilty lines made harmless, and the copy is read instead.
+Two faults are worse. A quote that is opened and never closed swallows what follows, up to megabytes, as one cell; and
+lines that end in different ways stop DuckDB altogether. Then `mend` copies the file, all lines ending alike and the
+guilty ones made harmless, and the copy is read instead.
 """
 
 from __future__ import annotations
@@ -16,13 +17,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
 
 import duckdb
 
 from foretaste.data.cells import Cell
 from foretaste.data.sources import CsvFile, Part
-from foretaste.data.workspace import Workspace, reason, text
+from foretaste.data.workspace import Table, Workspace, reason, text
 from foretaste.errors import DataError
 
 OPEN_QUOTE = "a quote that is not closed"
@@ -70,7 +70,7 @@ class Lines:
                 SELECT {self.rows - header} + line, {self.good - header} + line - row_number() OVER (ORDER BY line),
                        CASE WHEN harmless THEN {text(OPEN_QUOTE)} ELSE CASE kind {kinds} ELSE lower(kind) END END,
                        CASE WHEN harmless THEN replace(left(raw, -length({tail})), {text(MARK)}, '"') ELSE raw END
-                FROM (SELECT *, contains(raw, {text(MARK)}) AND ends_with(raw, {tail}) AS harmless FROM (
+                FROM (SELECT *, ends_with(raw, {tail}) AS harmless FROM (
                     SELECT line, arg_min(error_type, coalesce(column_idx, 0)) AS kind,
                            trim(any_value(csv_line), chr(10) || chr(13)) AS raw
                     FROM {part.csv.rejects} GROUP BY line))
@@ -78,6 +78,11 @@ class Lines:
             unread = int(answer[0]) if answer else 0
         self.good += good
         self.unread += unread
+
+    def drop(self) -> None:
+        """Free the space."""
+        self.workspace.db.execute(f"DROP TABLE {self.files}")
+        self.workspace.db.execute(f"DROP TABLE {self.bad}")
 
     def numbered(self, raw: str) -> str:
         """SQL: the rows that were read, with their place `row` among all rows."""
@@ -89,13 +94,13 @@ class Lines:
                 GROUP BY good) AS b ON r.place > b.good)"""
 
 
-def collect(workspace: Workspace, lines: Lines, view: str, cells: Iterable[Cell]) -> str:
+def collect(workspace: Workspace, lines: Lines, view: str, cells: Iterable[Cell]) -> Table:
     """A table of all rejected rows (file, line, reason, row), in the order of the source.
 
     `view` gives row, fault and what was read. `row` is a line as it stands where it could not be cut, otherwise the
     cells that were read, by column, as JSON.
     """
-    table = workspace.new_name("rejected")
+    table = workspace.new_table("rejected")
     seen: dict[str, str] = {}
     for cell in cells:
         seen.setdefault(cell.column, f"{text(cell.column)}: {cell.original}")
@@ -103,7 +108,8 @@ def collect(workspace: Workspace, lines: Lines, view: str, cells: Iterable[Cell]
         f"""
         CREATE TABLE {table} AS
         SELECT file, r.row - before + header AS line, reason, raw AS row
-        FROM (SELECT row, fault AS reason, to_json({{{", ".join(seen.values())}}})::VARCHAR AS raw FROM {view} WHERE fault IS NOT NULL
+        FROM (SELECT row, fault AS reason, to_json({{{", ".join(seen.values())}}})::VARCHAR AS raw
+              FROM {view} WHERE fault IS NOT NULL
               UNION ALL SELECT row, reason, raw FROM {lines.bad}) AS r
         ASOF JOIN {lines.files} AS f ON r.row > f.before
         ORDER BY r.row
@@ -133,24 +139,30 @@ def said(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{why}: {count:,}" for why, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def swallowed(workspace: Workspace, file: CsvFile) -> bool:
-    """Whether lines of this file, once read, were swallowed by another."""
+def readable(workspace: Workspace, file: CsvFile, sql: str) -> bool:
+    """Read a file by `sql`; False if DuckDB could not, or if lines of it were swallowed by another."""
+    try:
+        workspace.db.execute(sql)
+    except duckdb.InvalidInputException:
+        return False
+    except duckdb.Error as error:
+        raise DataError(f"{file.path}: cannot be read: {reason(error)}") from error
     known = ", ".join(text(kind) for kind in UNREADABLE)
     guilty = f"error_type NOT IN ({known}) OR (error_type LIKE 'LINE SIZE%' AND contains(csv_line, '\"'))"
-    return bool(workspace.row(f"SELECT count(*) FROM {file.rejects} WHERE {guilty}")[0])
+    return not workspace.row(f"SELECT count(*) FROM {file.rejects} WHERE {guilty}")[0]
 
 
 def mend(workspace: Workspace, file: CsvFile) -> CsvFile:
     """A copy of a file in which a line with an unclosed quote is one that DuckDB rejects alone."""
     if file.compression == "zstd" or file.encoding not in ("utf-8", "latin-1"):
         raise DataError(
-            f"{file.path}: a quote is opened and never closed, and swallows the lines after it; close it, or save the "
-            "file as UTF-8, plain or gzip, and its line will be rejected alone"
+            f"{file.path}: its lines cannot be told apart: a quote is never closed, or lines end in different ways; mend "
+            "that, or save the file as UTF-8, plain or gzip, and only the guilty lines will be rejected"
         )
     copy = workspace.folder / f"{workspace.new_name('mended')}.csv"
     try:
-        opened: IO[bytes] = gzip.open(file.path) if file.compression == "gzip" else file.path.open("rb")  # type: ignore[assignment]
-        with opened as source, copy.open("wb") as target:
+        opened = gzip.open if file.compression == "gzip" else open
+        with opened(file.path, "rb") as source, copy.open("wb") as target:
             target.writelines(_harmless(source, file))
     except OSError as error:
         raise DataError(f"{file.path}: cannot be read again: {error.strerror or error}") from error
@@ -173,14 +185,14 @@ def _harmless(source: Iterable[bytes], file: CsvFile) -> Iterator[bytes]:
         return ahead.popleft() if ahead else next(lines, b"")
 
     while line := following():
-        if b'"' not in line or one_line.fullmatch(line):
-            yield line
+        if b'"' not in line:
+            yield line.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
             continue
         row = [line]
         while still_open.fullmatch(b"".join(row)) and (more := _up_to_quote(following, sum(map(len, row)))):
             row += more
-        if len(row) > 1 and several_lines.fullmatch(b"".join(row)):
-            yield from row
+        if (one_line if len(row) == 1 else several_lines).fullmatch(b"".join(row)):
+            yield b"".join(row).rstrip(b"\r\n") + b"\n"
         else:
             yield line.rstrip(b"\r\n").replace(b'"', mark) + tail + b"\n"
             ahead.extendleft(reversed(row[1:]))
@@ -198,4 +210,4 @@ def _up_to_quote(following: Callable[[], bytes], size: int) -> list[bytes]:
 
 
 def _tail(file: CsvFile) -> str:
-    return file.delimiter * len(file.columns)
+    return (file.delimiter + MARK) * len(file.columns)

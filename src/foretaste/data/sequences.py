@@ -78,8 +78,8 @@ class Sequences:
         users, sessions = before[self.users], before[self.sessions]
         return Sequences(
             items=np.asarray(self.items)[keep],
-            users=np.unique(users),
-            sessions=np.unique(sessions),
+            users=_distinct(users),
+            sessions=_distinct(sessions),
             part=np.asarray(self.part)[keep],
             user_numbers=np.asarray(self.user_numbers)[np.diff(users) > 0],
             times=None if self.times is None else np.asarray(self.times)[keep],
@@ -90,3 +90,8 @@ class Sequences:
     def of_part(self, *parts: int) -> Sequences:
         """Only the events of these parts: `log.of_part(TRAIN)`."""
         return self.select(np.isin(self.part, parts))
+
+
+def _distinct(offsets: Offsets) -> Offsets:
+    """Ascending offsets without the empty rows between them."""
+    return offsets[np.append(True, offsets[1:] != offsets[:-1])]

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from foretaste.config import Config
-from foretaste.data.timeline import Codes, Mask, Tables, Timeline, count, number_events, room_for
+from foretaste.data.arrange import Tables, number_events, room_for
+from foretaste.data.timeline import Codes, Mask, Timeline, count, distinct
 from foretaste.errors import ConfigError, DataError, NeedsError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ OWNER = """"user", CASE WHEN "user" IS NULL THEN "session" END"""
 """Whose events are cut into sessions: a user's, or those of one session without a user."""
 
 Condition = Literal["item_support", "session_length", "user_events", "user_sessions"]
+CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 
 
 def given(log: EventLog) -> EventLog:
@@ -132,15 +134,14 @@ class Filters(Config):
         for name in self.order:
             if not getattr(self, name):
                 raise ValueError(f"order names {name}, but {name} is 0; give its least number")
-        for name in self.passes():
-            if self.order and name not in self.order:
+        for name in CONDITIONS:
+            if self.order and getattr(self, name) and name not in self.order:
                 raise ValueError(f"{name} = {getattr(self, name)}, but order does not name it")
         return self
 
     def passes(self) -> tuple[Condition, ...]:
         """The conditions in their order."""
-        every: tuple[Condition, ...] = ("item_support", "session_length", "user_events", "user_sessions")
-        return self.order or tuple(name for name in every if getattr(self, name))
+        return self.order or tuple(name for name in CONDITIONS if getattr(self, name))
 
     def check(self, has: frozenset[str]) -> None:
         """Refuse a log that lacks what a condition speaks of."""
@@ -176,9 +177,10 @@ class Filters(Config):
             items = codes.items[seen]
             if self.distinct_users:
                 user = codes.user_of_session[codes.session_of[seen]].astype(np.int64)
-                items = np.unique(user << 32 | items).astype(np.int32)
+                items = (distinct(np.sort(user << 32 | items)) & 0xFFFFFFFF).astype(np.int32)
             enough = np.bincount(items, minlength=int(codes.items.max(initial=0)) + 1) >= least
-            return ~counted | enough[codes.items]
+            left: Mask = ~counted | enough[codes.items]
+            return left
         lengths = np.bincount(codes.session_of[seen], minlength=len(codes.user_of_session))
         if name == "session_length":
             enough = lengths >= least
@@ -186,17 +188,17 @@ class Filters(Config):
             amount = lengths if name == "user_events" else (lengths > 0)
             of_user = np.bincount(codes.user_of_session, amount, minlength=len(codes.named))
             enough = ((of_user >= least) | ~codes.named)[codes.user_of_session]
-        return ~counted | enough[codes.session_of]
+        left = ~counted | enough[codes.session_of]
+        return left
 
     def _said(self, name: Condition) -> str:
-        unit = {"item_support": "users" if self.distinct_users else "events", "user_sessions": "sessions"}
-        return (
-            f"at least {getattr(self, name)} {unit.get(name, 'events')} {name.split('_')[0].replace('item', 'an item')}"
-        )
+        whose, what = name.split("_")
+        unit = "sessions" if what == "sessions" else "users" if whose == "item" and self.distinct_users else "events"
+        return f"{whose}s with at least {getattr(self, name)} {unit}"
 
 
 def filtered(log: EventLog, filters: Filters | None = None, **conditions: Any) -> EventLog:
-    """The log without what is too rare, counted over the whole log, so also over what a later split makes the test part.
+    """The log without what is too rare, counted over the whole log, so also over what becomes the test part later.
 
     That is what the papers do. Filters that count over the training part alone are given to `log.prepare(filters=...)`.
     """
@@ -205,13 +207,16 @@ def filtered(log: EventLog, filters: Filters | None = None, **conditions: Any) -
     filters = filters or Filters(**conditions)
     filters.check(log.has)
     codes, tables = number_events(log)
-    steps: list[Step] = []
-    keep = np.ones(len(codes.items), bool)
-    for name, detail, keep in filters.apply(codes):
-        steps.append(Step(name, f"{detail}, counted over the whole log", *count(codes, keep)))
-        if not keep.any():
-            raise DataError(f"filter {name}: {detail}: nothing is left of {len(log)} events; ask for less")
-    result = _without(log, codes, tables, keep)
+    try:
+        steps: list[Step] = []
+        keep = np.ones(len(codes.items), bool)
+        for name, detail, keep in filters.apply(codes):
+            steps.append(Step(name, f"{detail}, counted over the whole log", *count(codes, keep)))
+            if not keep.any():
+                raise DataError(f"filter {name}: {detail}: nothing is left of {len(log)} events; ask for less")
+        result = _without(log, codes, tables, keep)
+    finally:
+        tables.drop(log.db)
     result.steps = [*log.steps, *steps]
     return result
 
@@ -238,9 +243,7 @@ def _without(log: EventLog, codes: Codes, tables: Tables, keep: Mask) -> EventLo
         sql = f"""SELECT e.* FROM {{table}} e ANTI JOIN {tables.items} i ON e.item = i.value
             ANTI JOIN {tables.sessions} s
             ON e."user" IS NOT DISTINCT FROM s."user" AND e."session" IS NOT DISTINCT FROM s."session\""""
-        result = log.derive(sql, "filter", "too rare")
-    tables.drop(log.db)
-    return result
+        return log.derive(sql, "filter", "too rare")
 
 
 def _beside(log: EventLog, which: str) -> str:

@@ -63,7 +63,7 @@ KINDS: dict[str, Kind] = {
     "last_item": Kind("what follows the last item", processes.last_item, 4000, 10, 100, k=5),
     "order": Kind("what follows the last two items, in their order", processes.order, 6000, 10, 49, k=7, shortest=3),
     "set": Kind("what the items of the session have in common", processes.session_set, 6000, 10, 60, k=10),
-    "distant": Kind("an event longer ago than a window", processes.distant, 6000, 40, 60, k=5, users=True),
+    "distant": Kind("an event longer ago than a window", processes.distant, 8000, 40, 60, k=5, users=True),
     "user_taste": Kind("what this user likes", processes.user_taste, 1000, 60, 40, k=4, users=True),
     "dwell": Kind("which item was looked at long", processes.dwell, 8000, 12, 40, k=4, shortest=4),
 }
@@ -90,9 +90,19 @@ class KnownLog:
     """[I]: the raw id of item c + 1 in `log()`."""
 
     @property
-    def cases(self) -> Ints:
+    def asked(self) -> Ints:
         """[cases]: flat index of each asked test event, in the order of `law`."""
         return np.flatnonzero((self.sequences.part == TEST) & self.sequences.may_be_target())
+
+    @property
+    def n_items(self) -> int:
+        """I."""
+        return len(self.ids)
+
+    @property
+    def noise(self) -> float:
+        """Standard error of a recall near the ceiling, measured on these test cases."""
+        return float(np.sqrt(self.ceiling * (1 - self.ceiling) / len(self.law)))
 
     def log(self) -> EventLog:
         """The same events as a raw log, to be prepared like any other; its own split is train, validation, test."""
@@ -150,17 +160,17 @@ def known(
     drawn = of.draw(rng, n_rows, length, n_items, of.k)
 
     late = np.broadcast_to(drawn.late, (n_rows, length))
-    test = late >= processes.TEST_FROM                                     # [R, T]
+    test = late >= processes.TEST_FROM  # [R, T]
     part = np.where(test, TEST, np.where(validation & (late >= VALIDATION_FROM), VALIDATION, TRAIN))
-    counts = np.bincount(drawn.items[~test], minlength=n_items)            # [I] of labels
+    counts = np.bincount(drawn.items[~test], minlength=n_items)  # [I] of labels
     if not counts.all():
         raise ConfigError(
             f"simulated log '{kind}': {(counts == 0).sum()} of {n_items} items are missing in its training part; "
             f"take more than {n_rows} rows, or fewer items"
         )
-    first = np.unique(drawn.items, return_index=True)[1]                   # [I]
-    order = np.lexsort((first, -counts))                                   # [I] label of item c + 1
-    number = np.empty(n_items, dtype=np.int32)                             # [I] of labels
+    first = np.unique(drawn.items, return_index=True)[1]  # [I]
+    order = np.lexsort((first, -counts))  # [I] label of item c + 1
+    number = np.empty(n_items, dtype=np.int32)  # [I] of labels
     number[order] = np.arange(1, n_items + 1)
     users = np.where(test.all(1), 0, np.arange(1, n_rows + 1)) if of.users else np.zeros(n_rows)
     sequences = Sequences(
@@ -188,6 +198,6 @@ def _clock(drawn: Drawn) -> Ints:
     """[R * T] seconds: a minute from row to row, a day from session to session, the dwell (or 30 s) inside."""
     rows, length = drawn.items.shape
     dwell = np.full((rows, length), 30, dtype=np.int64) if drawn.dwell is None else drawn.dwell
-    since = np.cumsum(dwell, axis=1) - dwell                               # [R, T]
-    days = np.arange(length) // drawn.session                              # [T]
+    since = np.cumsum(dwell, axis=1) - dwell  # [R, T]
+    days = np.arange(length) // drawn.session  # [T]
     return (START + 60 * np.arange(rows)[:, None] + 86_400 * days + since).ravel()

@@ -11,21 +11,26 @@ from __future__ import annotations
 import csv
 import difflib
 import glob
+import gzip
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 
 from foretaste.data.cells import UNTYPED
+from foretaste.data.compressed import kind_of
 from foretaste.data.tables import arrays_of, frame_of, is_table
 from foretaste.data.workspace import Workspace, name, reason, text
 from foretaste.errors import DataError, nearest
 
 DELIMITERS = (",", ";", "\t", "|", "::", " ")
-HEAD_LINES = 20
+HEAD, HEAD_LINES = 1 << 20, 20
+SMALL = 16 << 20
 WHOLE = 64 << 20
 """Files up to this size are fingerprinted whole, larger ones by their first and last quarter of it."""
 
@@ -48,7 +53,7 @@ class CsvFile:
         """SQL that reads it, every column as text."""
         shape = ", ".join(f"{text(column)}: 'VARCHAR'" for column in self.columns)
         return (
-            f"read_csv({text(self.path)}, auto_detect=false, encoding={text(self.encoding)}, "
+            f"read_csv({_exactly(self.path)}, auto_detect=false, encoding={text(self.encoding)}, "
             f"compression={text(self.compression)}, header={str(self.header).lower()}, delim={text(self.delimiter)}, "
             f"quote='\"', escape='\"', columns={{{shape}}}, store_rejects=true, rejects_limit=0, "
             f"rejects_table={text(self.rejects)}, rejects_scan={text(self.rejects + '_scan')})"
@@ -88,6 +93,15 @@ class Source:
         raise DataError(f"{self.label} has no column '{column}' ({argument}=): {hint}{more}")
 
 
+def is_small(source: Any) -> bool:
+    """Whether a log of it need not leave memory: a file of up to 16 MiB, a table of up to 100,000 rows."""
+    if isinstance(source, str | Path):
+        path = Path(source)
+        return path.is_file() and path.stat().st_size <= SMALL
+    columns = list(source.values()) if isinstance(source, Mapping) else [source]
+    return all(hasattr(column, "__len__") and len(column) <= 100_000 for column in columns)
+
+
 def open_source(
     workspace: Workspace,
     source: Any,
@@ -110,7 +124,7 @@ def open_source(
     if names is not None or delimiter is not None:
         raise DataError("names= and delimiter= are for CSV files; Parquet and tables have their own column names")
     if isinstance(source, Mapping):
-        return _in_place(workspace, "the table", arrays_of(source))
+        return _in_place(workspace, arrays_of(source))
     if not is_table(source):
         raise DataError(
             f"cannot read a log from {type(source).__name__}: expected the path of a CSV or Parquet file, a pandas, "
@@ -118,8 +132,8 @@ def open_source(
         )
     frame, written = frame_of(source, set(wanted), workspace)
     if written is not None:
-        return _parquet(workspace, "the table", [written])
-    return _in_place(workspace, "the table", frame)
+        return replace(_parquet(workspace, "the table", [written]), fingerprint={"kind": "table"})
+    return _in_place(workspace, frame)
 
 
 def _paths(source: str) -> list[Path]:
@@ -144,19 +158,30 @@ def _paths(source: str) -> list[Path]:
 
 
 def _parquet(workspace: Workspace, label: str, paths: list[Path]) -> Source:
-    files = ", ".join(text(path) for path in paths)
+    files = ", ".join(map(_exactly, paths))
     union = ", union_by_name=true" if len(paths) > 1 else ""
     relation = f"read_parquet([{files}]{union})"
     return Source(_short(label), _types(workspace, relation, label), [Part(label, relation)], fingerprint(paths))
 
 
-def _in_place(workspace: Workspace, label: str, table: Any) -> Source:
-    relation = workspace.new_name("source")
+def _in_place(workspace: Workspace, table: Any) -> Source:
+    label, relation = "the table", workspace.new_name("source")
+    shown = relation
+    if isinstance(table, dict):
+        masks = {f"{column} is missing": v.mask for column, v in table.items() if isinstance(v, np.ma.MaskedArray)}
+        table = {column: np.ma.getdata(values) for column, values in table.items()} | masks
+        masked = [mask.removesuffix(" is missing") for mask in masks]
+        gaps = [
+            f"CASE WHEN NOT {name(f'{column} is missing')} THEN {name(column)} END AS {name(column)}"
+            for column in masked
+        ]
+        if gaps:
+            shown = f"(SELECT * EXCLUDE ({', '.join(map(name, masks))}) REPLACE ({', '.join(gaps)}) FROM {relation})"
     try:
         workspace.db.register(relation, table)
     except duckdb.Error as error:
         raise DataError(f"{label} cannot be read: {reason(error)}") from error
-    return Source(label, _types(workspace, relation, label), [Part(label, relation)], {"kind": "table"}, [table])
+    return Source(label, _types(workspace, shown, label), [Part(label, shown)], {"kind": "table"}, [table])
 
 
 def _types(workspace: Workspace, relation: str, label: str) -> dict[str, str]:
@@ -180,7 +205,7 @@ def _csv(workspace: Workspace, label: str, paths: list[Path], heads: list[bytes]
     types: dict[str, str] = {}
     parts = []
     for path, head in zip(paths, heads, strict=True):
-        compression = _compression(path, head)
+        compression = kind_of(path, head)
         lines = _first_lines(workspace, path, options.encoding, compression)
         cut = options.delimiter or _delimiter(lines, options)
         columns, header = _columns(lines[0], cut, options, path)
@@ -191,26 +216,23 @@ def _csv(workspace: Workspace, label: str, paths: list[Path], heads: list[bytes]
     return Source(_short(label), types, parts, fingerprint(paths))
 
 
-def _compression(path: Path, head: bytes) -> str:
-    for magic, kind in ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd")):
-        if head.startswith(magic):
-            return kind
-    for magic, what in ((b"PK\x03\x04", "a zip archive or a spreadsheet"), (b"BZh", "bzip2"), (b"\xfd7zXZ", "xz")):
-        if head.startswith(magic):
-            raise DataError(f"{path}: this is {what}; unpack it, or save it as CSV (plain, gzip, zstd) or Parquet")
-    return "none"
-
-
 def _first_lines(workspace: Workspace, path: Path, encoding: str, compression: str) -> list[str]:
     try:
-        rows = workspace.rows(
-            f"SELECT line FROM read_csv({text(path)}, auto_detect=false, header=false, encoding={text(encoding)}, "
-            f"compression={text(compression)}, delim='\x01', quote='', escape='', columns={{'line': 'VARCHAR'}}, "
-            f"ignore_errors=true, null_padding=true) LIMIT {HEAD_LINES}"
-        )
-    except duckdb.Error as error:
+        if compression == "zstd":
+            rows = workspace.rows(
+                f"SELECT line FROM read_csv({_exactly(path)}, auto_detect=false, header=false, encoding={text(encoding)}, "
+                "compression='zstd', delim='\x01', quote='', escape='', columns={'line': 'VARCHAR'}, "
+                f"ignore_errors=true, null_padding=true) LIMIT {HEAD_LINES}"
+            )
+            lines = [line or "" for (line,) in rows]
+        else:
+            with (gzip.open if compression == "gzip" else open)(path, "rb") as file:
+                head = file.read(HEAD)
+            lines = head.decode(encoding, "replace").splitlines()
+            lines = lines[:-1] if len(head) == HEAD and len(lines) > 1 else lines  # the last one may be cut
+    except (duckdb.Error, OSError, LookupError) as error:
         raise DataError(f"{path}: cannot be read: {reason(error)}") from error
-    found = [line.removeprefix("\ufeff") for (line,) in rows if line]
+    found = [line.removeprefix("\ufeff") for line in lines if line][:HEAD_LINES]
     if not found:
         raise DataError(f"{path}: no line of text in it; expected a header and rows")
     if "\x00" in found[0]:
@@ -276,6 +298,11 @@ def fingerprint(paths: list[Path]) -> dict[str, Any]:
         "sha256": every.hexdigest(),
         "of": "names and SHA-256 of all files",
     }
+
+
+def _exactly(path: Path) -> str:
+    """SQL: this file, also if its name has signs that stand for a pattern."""
+    return text(re.sub(r"([\[*?])", r"[\1]", str(path)))
 
 
 def _short(label: str) -> str:

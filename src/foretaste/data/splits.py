@@ -1,7 +1,7 @@
 """Splits: which events are for training, which for choosing, which for the final question.
 
-Each is a frozen object of plain values, so it can stand in a TOML recipe (`{kind = "global-time", days = 7}`). Each says
-in one sentence what it leaks. The validation part is made by an object of the same kinds, applied to the training part.
+Each is a frozen object of plain values, so it can stand in a TOML recipe: `{kind = "global-time", days = 7}`. Each says
+what it leaks in one sentence. The validation part is made by an object of the same kinds, applied to the training part.
 
 A session is never cut in two by a split that has a moment in it (`GlobalTime`, `SessionOrder`), unless it is asked to.
 Within one user no training event ever follows a test event: from the first test event on, all is test. Only `Given`
@@ -121,8 +121,8 @@ class GlobalTime(Split):
         """See `Split.leaks`."""
         if self.by == "start":
             return (
-                "nothing but the ends of sessions: one that starts before the cut stays in training whole, also what it "
-                "has after the cut"
+                "nothing but the ends of sessions: one that starts before the cut stays in training whole, also with "
+                "what it has after the cut"
             )
         return "nothing: no training event is later than the cut"
 
@@ -323,7 +323,8 @@ class Given(Split):
             )
         if missing := int((given == 0).sum()):
             raise DataError(f"the log's split column is empty in {missing} rows; fill it, or drop these rows")
-        return np.array([TRAIN, *(meaning[name] for name in line.given_names)], np.uint8)[given]
+        meant: Parts = np.array([TRAIN, *(meaning[name] for name in line.given_names)], np.uint8)[given]
+        return meant
 
 
 class RecentPrefixes(Config):
@@ -353,7 +354,8 @@ class RecentPrefixes(Config):
         events[newest[until <= allowed]] = len(line)
         seen = np.cumsum(train) - train
         place = seen - seen[line.sessions[:-1]][line.session_of]
-        return ~train | (place < events[line.session_of])
+        kept: Mask = ~train | (place < events[line.session_of])
+        return kept
 
 
 KINDS: dict[str, type[Split]] = {

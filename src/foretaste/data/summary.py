@@ -79,9 +79,15 @@ def report(manifest: Mapping[str, Any]) -> str:
     steps, previous = [], None
     for step in manifest["steps"]:
         removed = "" if previous is None else f"{step['events'] - previous:+,}" if step["events"] != previous else "0"
-        steps.append([step["name"], *(f"{step[name]:,}" for name in names), removed, step["detail"]])
+        steps.append(
+            [step["name"], *(f"{step[name]:,}" if step[name] else "-" for name in names), removed, step["detail"]]
+        )
         previous = step["events"]
-    parts = [[name, *(f"{of[kind]:,}" for kind in (*names, "prefixes"))] for name, of in counts.items() if of["events"]]
+    parts = [
+        [name, *(f"{of[kind]:,}" if of[kind] else "-" for kind in (*names, "prefixes"))]
+        for name, of in counts.items()
+        if of["events"]
+    ]
     lines = [
         *_table(["step", *names, "change", ""], steps),
         "",

@@ -44,8 +44,11 @@ def frame_of(source: Any, wanted: set[str], workspace: Workspace) -> tuple[Any, 
         frame.write_parquet(path)
         return None, path
     frame = frame.rename(columns=str)
-    objects = [column for column in frame.columns if frame[column].dtype == object]
-    return frame.assign(**{column: tidy(frame[column].to_numpy(), column) for column in objects}), None
+    for column in [column for column in frame.columns if frame[column].dtype == object]:
+        values = tidy(frame[column].to_numpy(), column)
+        masked = isinstance(values, np.ma.MaskedArray)
+        frame = frame.assign(**{column: frame[column].astype("Int64") if masked else values})
+    return frame, None
 
 
 def arrays_of(source: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

@@ -9,6 +9,7 @@ datetime that names no offset is taken as UTC. What cannot be read keeps its tex
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from foretaste.data.cells import MISSING, Cell, is_number
@@ -20,24 +21,34 @@ BOUNDS = (0.0, 1e11, 1e14, 1e17, 1e300)
 
 
 class Moment(Cell):
-    """A column of times or positions, kept in three: the number `_x`, milliseconds `_ms` from a text, the unread text `_t`."""
+    """Times or positions, kept as a number `_x`, milliseconds `_ms` from a text, or the unread text `_t`."""
+
+    def computed(self) -> list[str]:
+        column, x, ms = self.source, f"{self.alias}_x", f"{self.alias}_ms"
+        if self._is_moment:
+            return [f"NULL::DOUBLE AS {x}", f"epoch_ms(TRY_CAST({column} AS TIMESTAMPTZ)) AS {ms}"]
+        if is_number(self.type):
+            return [f"{column}::DOUBLE AS {x}", f"NULL::BIGINT AS {ms}"]
+        written = f"{column}::VARCHAR"
+        number = f"TRY_CAST({written} AS DOUBLE)"
+        parsed = f"epoch_ms(TRY_CAST({written} AS TIMESTAMPTZ))"
+        date = (
+            f"(substr({written}, 5, 1) IN ('-', '/') AND length({written}) >= 8)"  # trying both for every row is slow
+        )
+        return [
+            f"CASE WHEN NOT {date} THEN {number} END AS {x}",
+            f"CASE WHEN {date} THEN {parsed} WHEN {number} IS NULL THEN {parsed} END AS {ms}",
+        ]
 
     def stored(self) -> str:
-        column = self.source
-        if self.type.startswith(("TIMESTAMP", "DATE")):
-            number, moment = "NULL::DOUBLE", f"epoch_ms(TRY_CAST({column} AS TIMESTAMPTZ))"
-            left = f"CASE WHEN {moment} IS NULL THEN {column}::VARCHAR END"
-        elif is_number(self.type):
-            number, moment = f"CASE WHEN isfinite({column}::DOUBLE) THEN {column}::DOUBLE END", "NULL::BIGINT"
-            left = f"CASE WHEN isinf({column}::DOUBLE) THEN {column}::VARCHAR END"
-        else:
-            column = f"{column}::VARCHAR"
-            cast = f"TRY_CAST({column} AS DOUBLE)"
-            number = f"CASE WHEN isfinite({cast}) THEN {cast} END"
-            parsed = f"epoch_ms(TRY_CAST({column} AS TIMESTAMPTZ))"
-            moment = f"CASE WHEN {cast} IS NULL THEN {parsed} END"
-            left = f"CASE WHEN coalesce(NOT isfinite({cast}), {parsed} IS NULL) THEN {column} END"
-        return f"{number} AS {self.alias}_x, {moment} AS {self.alias}_ms, {left} AS {self.alias}_t"
+        x, ms = f"{self.alias}_x", f"{self.alias}_ms"
+        finite = f"CASE WHEN isfinite({x}) THEN {x} END"
+        unread = f"CASE WHEN {ms} IS NULL AND ({x} IS NULL OR NOT isfinite({x})) THEN {self.source}::VARCHAR END"
+        return f"{finite} AS {x}, {ms}, {unread} AS {self.alias}_t"
+
+    @property
+    def _is_moment(self) -> bool:
+        return self.type.startswith(("TIMESTAMP", "DATE"))
 
     def missing(self) -> str:
         """SQL: there is nothing to read."""
@@ -69,10 +80,7 @@ class Clock(Moment):
 
     def questions(self) -> list[str]:
         x = f"{self.alias}_x"
-        sizes = [
-            f"count(*) FILTER (abs({x}) >= {low} AND abs({x}) < {high})"
-            for low, high in zip(BOUNDS, BOUNDS[1:], strict=False)
-        ]
+        sizes = [f"count(*) FILTER (abs({x}) >= {low} AND abs({x}) < {high})" for low, high in pairwise(BOUNDS)]
         day = f"{x} = trunc({x}) AND {x} BETWEEN 19700101 AND 21001231"
         date = f"try_strptime(CASE WHEN {day} THEN {x}::BIGINT::VARCHAR END, '%Y%m%d')"
         return [f"count({x})", f"count({date})", f"count({self.alias}_ms)", *sizes]
@@ -81,7 +89,7 @@ class Clock(Moment):
         numbers, dates, moments, *sizes = answers
         said = []
         if moments:
-            kind = "datetimes" if self.type.startswith(("TIMESTAMP", "DATE")) else "ISO text"
+            kind = "datetimes" if self._is_moment else "ISO text"
             said.append(f"{kind}, UTC where no offset is given")
         if numbers and numbers == dates:
             self.factor = None

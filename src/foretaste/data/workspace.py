@@ -1,12 +1,14 @@
 """The DuckDB database behind a log: a file in a temporary folder, under a memory limit, spilling to disk.
 
-The database lies in a file and not in memory, so that its tables are compressed and may leave memory: 33 million events
-then cost some hundred megabytes of disk and whatever the limit allows. Insertion order is kept, because the log's own
-order is what breaks a tie. The folder goes when the last log on it goes.
+The database of a log of any size lies in a file, so that its tables are compressed and may leave memory: 33 million
+events then cost some hundred megabytes of disk and whatever the limit allows. That of a small log lies in memory, which
+opens faster. Insertion order is kept, because the log's own order is what breaks a tie. The folder goes when the last
+log on it goes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shutil
 import tempfile
@@ -22,10 +24,10 @@ from foretaste.errors import ConfigError, DataError
 class Workspace:
     """One DuckDB connection and the folder that belongs to it."""
 
-    def __init__(self, memory_limit: str = "4GB", threads: int | None = None) -> None:
+    def __init__(self, memory_limit: str = "4GB", threads: int | None = None, small: bool = False) -> None:
         folder = tempfile.mkdtemp(prefix="foretaste-")
         self.folder = Path(folder)
-        self.db = duckdb.connect(str(self.folder / "log.duckdb"))
+        self.db = duckdb.connect(":memory:" if small else str(self.folder / "log.duckdb"))
         weakref.finalize(self, _close, self.db, folder)
         try:
             self.db.execute(f"SET memory_limit = {text(memory_limit)}")
@@ -63,9 +65,15 @@ class Workspace:
         """The only row of an answer."""
         return self.rows(sql)[0]
 
-    def forget_with(self, owner: object, table: str) -> None:
-        """Drop `table` when nobody holds `owner` any more, so that a chain of steps does not fill the disk."""
-        weakref.finalize(owner, _drop, self.db, table).atexit = False
+    def new_table(self, kind: str) -> Table:
+        """A name for a table that is dropped when nobody holds its name any more: steps do not fill the disk."""
+        table = Table(self.new_name(kind))
+        weakref.finalize(table, _drop, self.db, str(table)).atexit = False
+        return table
+
+
+class Table(str):
+    """A table's name. Whoever needs the table holds the name."""
 
 
 def name(column: str) -> str:
@@ -85,10 +93,8 @@ def reason(error: BaseException) -> str:
 
 
 def _drop(db: duckdb.DuckDBPyConnection, table: str) -> None:
-    try:
+    with contextlib.suppress(duckdb.Error):  # it may be closed, and its folder goes with everything in it
         db.cursor().execute(f"DROP TABLE IF EXISTS {table}")
-    except duckdb.Error:
-        pass  # the database is closed, and its folder goes with everything in it
 
 
 def _close(db: duckdb.DuckDBPyConnection, folder: str) -> None:

@@ -88,7 +88,7 @@ class Lists:
         self._values: list[Values] = []
 
     def add(self, cases: Ints, items: Ints, real: NDArray[np.bool_], seen: NDArray[np.bool_]) -> None:
-        """Lists `items` [n, K] of some cases; `real` where a candidate stands there, `seen` where the history has it."""
+        """Lists `items` [n, K] of some cases: `real` where a candidate stands, `seen` where the history has it."""
         size = np.maximum(real.sum(1), 1)                                  # [n]
         column = np.where(real, items - 1, 0)                              # [n, K]
         self._shown[column[real]] = True

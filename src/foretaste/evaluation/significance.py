@@ -45,7 +45,12 @@ class Paired:
 
 
 def intervals(
-    values: Values, clusters: NDArray[Any] | None = None, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+    values: Values,
+    clusters: NDArray[Any] | None = None,
+    *,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Values:
     """Bootstrap intervals [M, 2] of the means of `values` [n, M]; all columns are drawn together.
 
@@ -68,12 +73,13 @@ def paired(
     """Compare two models by one metric, `first` and `second` [n] holding the value of each of the same cases."""
     if first.shape != second.shape:
         raise DataError(
-            f"the two models were asked {len(first)} and {len(second)} cases; a paired comparison needs the same cases: "
+            f"the two models were asked {len(first)} and {len(second)} cases; a paired comparison needs the same ones: "
             "evaluate both with the same `Cases`"
         )
     gap = (first - second)[:, None]                                        # [n, 1]
     _check(gap, level, resamples)
     sums, size = _by_cluster(gap, clusters)                                # [G, 1], [G]
+    sums[abs(sums) < 1e-12] = 0.0                                          # a draw, but for the rounding
     drawn = _means(sums, size, resamples, seed)                            # [R, 1]
     low, high = _percentiles(drawn, level)[0]
     side = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
@@ -115,7 +121,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _by_cluster(values: Values, clusters: NDArray[Any] | None) -> tuple[Values, Values]:
     """Sums [G, M] and numbers of cases [G] of each cluster."""
     if clusters is None:
-        return values, np.ones(len(values))
+        return values.copy(), np.ones(len(values))
     _, group = np.unique(clusters, return_inverse=True)
     sums = [np.bincount(group, weights=column) for column in values.T]
     return np.stack(sums, 1), np.bincount(group).astype(np.float64)

@@ -142,7 +142,7 @@ class NARM(SequenceModel):
         else:
             context = last                                                 # [N, H]  eq. 5 alone
         answer = self._decode(context)                                     # [N, D]
-        return (answer if at is not None else answer.view(B, T, -1)), after
+        return (answer if at is not None else answer.view(B, T, answer.shape[-1])), after
 
     def query(self, state: State, now: Tensor | None = None) -> Query:
         """The same answer from the state alone; before any event it is 0, and every item scores alike."""
@@ -156,7 +156,7 @@ class NARM(SequenceModel):
         B, T, H = hidden.shape
         R = int(state["seen"].max()) if B else 0                           # ring entries in use
         keys = torch.cat([state["ring"][:, state["ring"].shape[1] - R :], hidden], 1).reshape(-1, H)  # [B (R + T), H]
-        V = min(self.config.window, R + T)
+        V = max(1, min(self.config.window, R + T))
         age = torch.arange(V - 1, -1, -1, device=row.device)               # [V] 0 is the position itself
         valid = age <= (place + state["seen"][row])[:, None]               # [N, V]
         flat = (row * (R + T) + R + place)[:, None] - age                  # [N, V] places in `keys`

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import foretaste
-from foretaste.data.files import replacing_folder
+from foretaste.data.folders import written_whole
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, NeedsError, SavedFileError, TrainingError
 from foretaste.models import model_class
@@ -170,7 +170,7 @@ class Trained:
             **self.facts,
         }
         weights = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
-        with replacing_folder(folder) as fresh:
+        with written_whole(folder, manifest="recommender.json") as fresh:
             save_file(weights, fresh / "weights.safetensors")
             self.items.write(fresh / "items.parquet")
             if self.users is not None and self.model.n_users:

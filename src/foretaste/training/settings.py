@@ -9,6 +9,7 @@ from pydantic import Field
 
 from foretaste.config import Config
 from foretaste.models.contract import SequenceModel
+from foretaste.training.losses import LOSSES
 
 
 class TrainConfig(Config):

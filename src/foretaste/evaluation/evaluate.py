@@ -1,0 +1,258 @@
+"""Run a model over the cases of a log: each row once, every target ranked among all items.
+
+A row (a session or a user, by the model's scope) is fed once, up to its last cut and never beyond, and asked at every
+position where a case is cut: the parallel form of the model. Long rows are fed in chunks with the state carried over;
+by the law this is what serving would have answered event by event. A case with no known event before its cut is
+answered from the initial state. Rows of like length share a batch; scores are held for one block of cases at a time.
+
+The share of repeats, and `mask_seen`, go by the user's whole history before the cut, whatever the model's scope, so
+that they mean the same for every model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from foretaste.data.sequences import PARTS, TRAIN, Sequences
+from foretaste.errors import ConfigError
+from foretaste.evaluation.metrics import Lists
+from foretaste.evaluation.protocols import Cases
+from foretaste.evaluation.questions import Questions, questions, ranges, tiers
+from foretaste.evaluation.ranking import MISS, Ints, ScoreError, Scorer, rank
+from foretaste.evaluation.report import Evaluation, Facts
+from foretaste.models.contract import Query, SequenceModel, query_rows
+from foretaste.models.rows import take
+from foretaste.models.topk import top_k
+
+__all__ = ["Evaluation", "evaluate"]
+
+TOKENS = 8192
+"""Events fed in one call of the model."""
+CHUNK = 512
+"""Positions of a row fed in one call."""
+
+Progress = Callable[[int, int], None]
+
+
+def evaluate(
+    model: SequenceModel,
+    sequences: Sequences,
+    cases: Cases,
+    *,
+    cutoffs: Sequence[int] = (20,),
+    block: int | None = None,
+    popularity: NDArray[Any] | None = None,
+    lists: bool = False,
+    device: str | torch.device | None = None,
+    progress: Progress | None = None,
+    name: str | None = None,
+    tokens: int = TOKENS,
+    chunk: int = CHUNK,
+) -> Evaluation:
+    """Rank every target of every case among all items.
+
+    `block` cases are scored at a time (None: what 64 MB hold). `popularity` [I] are training counts (None: counted in
+    the parts before the cases' own); they split targets into head, middle and tail. `lists` also looks at the lists of
+    the largest cut-off: coverage, popularity bias, repeats. `device` is where the model runs (None: where it is).
+    `progress(done, all)` is called after each block. Raises ScoreError if a score is not a number.
+    """
+    began = time.perf_counter()
+    cutoffs = _checked(cutoffs)
+    asked = questions(sequences, cases, model.n_items)
+    counts = _counts(sequences, cases, model.n_items) if popularity is None else np.asarray(popularity)
+    shown = Lists(max(cutoffs), counts) if lists else None
+    name = name or type(model).__name__
+    ranks = np.full((2, len(asked.items)), MISS, np.int64)                 # [2, m] pessimistic, optimistic
+    tied = np.zeros(len(asked.items), bool)                                # [m]
+    history = np.zeros(len(asked), np.int64)                               # [n]
+    done = 0
+    with _ready(model, device) as home:
+        scorer = Scorer(model, block)
+        for where, known, query in _answers(model, sequences, asked.cut, home, tokens, chunk):
+            history[where] = known
+            for first in range(0, len(where), scorer.block):
+                some = slice(first, min(first + scorer.block, len(where)))
+                ids = where[some]
+                scores = scorer(query_rows(query, some))                   # [block, I]
+                place, seen = asked.seen(sequences, ids) if cases.mask_seen or shown else (None, None)
+                if cases.mask_seen:
+                    scores[torch.as_tensor(place), torch.as_tensor(seen) - 1] = -torch.inf
+                size = asked.offsets[ids + 1] - asked.offsets[ids]
+                target = ranges(asked.offsets[ids], asked.offsets[ids + 1])
+                row, warm = np.repeat(np.arange(len(ids)), size), asked.items[target] > 0
+                try:
+                    found = rank(scores, row[warm], asked.items[target[warm]].astype(np.int64))
+                except ScoreError as error:
+                    raise _not_a_number(model, name, error, asked, ids, known[some]) from None
+                ranks[:, target[warm]] = found.pessimistic, found.optimistic
+                tied[target[warm]] = found.tied
+                if shown:
+                    _look(shown, scores, ids, place, seen)
+                done += len(ids)
+                if progress:
+                    progress(done, len(asked))
+    facts = Facts(
+        model=name,
+        protocol=cases.protocol,
+        part="all parts" if cases.part is None else f"{PARTS[cases.part]} part",
+        n_items=model.n_items,
+        cutoffs=cutoffs,
+        leaks=cases.leaks,
+        later=cases.later,
+        mask_seen=cases.mask_seen,
+        cold=cases.cold,
+        cold_targets=asked.cold_targets,
+        all_targets=asked.all_targets,
+        fingerprint=asked.fingerprint,
+        coverage=shown.coverage if shown else None,
+        notes=tuple(_notes(model, name, cases, asked, cutoffs)),
+        seconds=time.perf_counter() - began,
+    )
+    return Evaluation(
+        facts=facts,
+        offsets=asked.offsets,
+        items=asked.items,
+        pessimistic=ranks[0],
+        optimistic=ranks[1],
+        tied=tied,
+        repeated=asked.repeated,
+        tier=tiers(asked.items, counts),
+        history=history,
+        clusters=asked.user,
+        lists=shown.of_cases() if shown else {},
+    )
+
+
+def _answers(
+    model: SequenceModel, log: Sequences, cut: Ints, device: torch.device, tokens: int, chunk: int
+) -> Iterator[tuple[Ints, Ints, Query]]:
+    """The query of every case: (case numbers [N], known events before the cut [N], queries [N, ...])."""
+    offsets = log.offsets(model.scope)
+    rows, member = np.unique(np.searchsorted(offsets, cut, side="right") - 1, return_inverse=True)
+    start = np.asarray(offsets)[rows]                                      # [rows]
+    stop = start.copy()
+    np.maximum.at(stop, member, cut)                                       # the last cut: nothing at or after it is fed
+    length = log.known[stop] - log.known[start]                            # [rows]
+    users = np.asarray(log.user_numbers)[np.searchsorted(log.users, start, side="right") - 1].astype(np.int64)
+    users = np.where(users <= model.n_users, users, 0)                     # [rows]
+    order = np.argsort(-length, kind="stable")                             # longest first
+    rank_of = np.empty_like(order)
+    rank_of[order] = np.arange(len(order))
+    by_row = np.argsort(rank_of[member], kind="stable")                    # cases, row after row in that order
+    ends = np.searchsorted(rank_of[member][by_row], np.arange(len(order) + 1))
+    begin = 0
+    while begin < len(order):
+        width = int(min(max(length[order[begin]], 1), chunk))
+        end = min(begin + max(1, tokens // width), len(order))
+        batch, some = order[begin:end], by_row[ends[begin] : ends[end]]
+        row = rank_of[member[some]] - begin                                # [N] row in the batch
+        known = log.known[cut[some]] - log.known[start[batch[row]]]        # [N]
+        state = model.initial_state(torch.from_numpy(users[batch]).to(device))
+        if (known == 0).any():
+            blank = known == 0
+            query = query_rows(model.query(state), torch.from_numpy(row[blank]).to(device))  # [N, 1, ...]
+            yield some[blank], known[blank], _only_column(query)
+        for first in range(0, int(length[batch[0]]), chunk):
+            active = batch[length[batch] > first]                          # a prefix of the batch
+            low = _after(log, start[active], first)
+            high = _after(log, start[active], np.minimum(first + chunk, length[active]))
+            events = take(log, low, high).to(device)                       # [B, T]
+            mine = (known > first) & (known <= first + chunk)
+            place = row[mine] * events.shape[1] + known[mine] - first - 1  # [N] flat position in [B, T]
+            places, back = np.unique(place, return_inverse=True)
+            at = torch.zeros(events.shape, dtype=torch.bool, device=device)  # [B, T]
+            at.view(-1)[torch.from_numpy(places).to(device)] = True
+            state = {key: part[: len(active)] for key, part in state.items()}
+            query, state = model(events, state, at=at)
+            if mine.any():
+                yield some[mine], known[mine], query_rows(query, torch.from_numpy(back).to(device))
+        begin = end
+
+
+def _after(log: Sequences, start: Ints, known: Ints | int) -> Ints:
+    """The place just after so many known events from `start`."""
+    place: Ints = np.searchsorted(log.known, log.known[start] + known, side="left")
+    return np.maximum(place, start)
+
+
+def _only_column(query: Query) -> Query:
+    """[N, 1, ...] -> [N, ...]"""
+    return query[:, 0] if isinstance(query, torch.Tensor) else {name: part[:, 0] for name, part in query.items()}
+
+
+def _look(shown: Lists, scores: torch.Tensor, ids: Ints, place: Any, seen: Any) -> None:
+    """Put the lists of one block on record."""
+    values, columns = top_k(scores, shown.k)                               # [n, K]
+    items = columns.cpu().numpy() + 1                                      # [n, K]
+    width = scores.shape[1] + 1
+    key = np.arange(len(ids))[:, None] * width + items                     # [n, K]
+    shown.add(ids, items, values.cpu().numpy() > -np.inf, np.isin(key, place * width + seen))
+
+
+def _counts(log: Sequences, cases: Cases, n_items: int) -> Ints:
+    """[I]: occurrences of each item in the parts before that of the cases."""
+    items = np.asarray(log.items)
+    learnt = items[np.asarray(log.part) < cases.part] if cases.part else items[np.asarray(log.part) == TRAIN]
+    counts: Ints = np.bincount(learnt, minlength=n_items + 1)[1:]
+    return counts
+
+
+def _checked(cutoffs: Sequence[int]) -> tuple[int, ...]:
+    cutoffs = tuple(sorted(set(cutoffs)))
+    if not cutoffs or any(k < 1 or k != int(k) for k in cutoffs):
+        raise ConfigError(f"cutoffs = {cutoffs}; expected one or more list lengths of 1 or more, such as (5, 10, 20)")
+    return cutoffs
+
+
+def _notes(model: SequenceModel, name: str, cases: Cases, asked: Questions, cutoffs: tuple[int, ...]) -> Iterator[str]:
+    if not model.causal:
+        yield f"{name} is told something of the next event (causal = False): no service can reach this figure"
+    if cases.part == TRAIN:
+        yield "these are training events: the figures say how well they are remembered, not what will come"
+    if asked.left_out:
+        yield f"{asked.left_out:,} cases had no target left and were not asked"
+    if max(cutoffs) >= model.n_items:
+        yield f"a list of {max(cutoffs)} holds all {model.n_items} items, so every known target is on it"
+
+
+def _not_a_number(
+    model: SequenceModel, name: str, error: ScoreError, asked: Questions, ids: Ints, known: Ints
+) -> ScoreError:
+    if error.row is None:
+        return error
+    case = ids[error.row]
+    broken = [key for key, part in model.state_dict().items() if part.is_floating_point() and not part.isfinite().all()]
+    cause = f"NaN or infinity stands in its {', '.join(broken[:3])}" if broken else "its weights are all finite numbers"
+    return ScoreError(
+        f"{name}: the scores of case {case} (cut at event {asked.cut[case]}, after {known[error.row]} known events) "
+        f"hold NaN, so nothing can be ranked; {cause}. Train again with a lower learning rate or clipped gradients, or "
+        "go back to an earlier checkpoint",
+        error.row,
+    )
+
+
+@contextmanager
+def _ready(model: SequenceModel, device: str | torch.device | None) -> Iterator[torch.device]:
+    """The model in evaluation mode on its device, without gradients; afterwards as it was."""
+    tensor = next(iter(model.state_dict().values()), None)
+    was = torch.device("cpu") if tensor is None else tensor.device
+    home = was if device is None else torch.device(device)
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    if home != was:
+        model.to(home)
+    try:
+        with torch.inference_mode():
+            yield home
+    finally:
+        if home != was:
+            model.to(was)
+        for module in training:
+            module.training = True
