@@ -175,16 +175,15 @@ def train(
         cpu, cuda, cuda:1, ...
     """
     from foretaste.data.prepared import Prepared
-    from foretaste.recommender import Recommender, run_recipe
+    from foretaste.recommender import RunRecipe
     from foretaste.training.progress import Live
 
-    name, settings, again = (model, {}, False) if recipe is None else run_recipe(recipe)
-    settings |= _settings(set)
-    recommender = Recommender(name, **settings)
+    plan = RunRecipe(model=model) if recipe is None else RunRecipe.read(recipe)
+    recommender = plan.recommender(**_settings(set))
     report = Live(recommender.training.metric)
     folder = out.with_name(out.name + ".run")
     recommender.fit(
-        Prepared.open(data), refit=again if refit is None else refit, folder=folder, device=device, report=report
+        Prepared.open(data), refit=plan.refit if refit is None else refit, folder=folder, device=device, report=report
     )
     recommender.save(out)
     facts = recommender.trained.facts

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import foretaste
+from pydantic import Field
+
 from foretaste.config import Config, read_toml
+from foretaste.data.datasets import recipes_folder
 from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import PARTS, TEST, TRAIN, VALIDATION
 from foretaste.errors import ConfigError, NeedsError, nearest
@@ -17,7 +20,8 @@ from foretaste.evaluation.protocols import PerStep, Protocol
 from foretaste.models import model_class
 from foretaste.models.contract import SequenceModel, seeded
 from foretaste.models.saved import History, Recommendations, Trained
-from foretaste.training.loop import Report, TrainConfig, TrainResult, train
+from foretaste.training.loop import Report, TrainResult, train
+from foretaste.training.settings import TrainConfig
 
 if TYPE_CHECKING:
     from foretaste.data.events import EventLog
@@ -196,20 +200,31 @@ def _prepared(log: EventLog, split: Split | None, validation: Split | None) -> P
     return log.prepare(split, validation=validation if validation is not None or split else SessionOrder(fraction=0.1))
 
 
-def run_recipe(name: str) -> tuple[str, dict[str, Any], bool]:
-    """Model, settings and refit of a training recipe: a TOML file, or the name of one that comes with Foretaste."""
-    recipe = RunRecipe.of(read_toml(find_recipe(name)))
-    return recipe.model, {**recipe.settings}, recipe.refit
-
-
 class RunRecipe(Config):
-    """How one recommender is made: `model`, its `[settings]`, and `refit`."""
+    """How one recommender is made: a model, its settings, and whether it is trained afresh on all."""
 
     model: str
     """A name of `foretaste models`."""
+    about: str = ""
+    """What it is for, in a sentence or two."""
     data: str = ""
-    """The data recipe it was made for, said to the reader."""
+    """The data recipe it was made for."""
     refit: bool = False
     """Train afresh on training + validation for the chosen number of passes."""
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
     """Settings of the model's Config and of TrainConfig."""
+
+    @classmethod
+    def read(cls, name: str) -> RunRecipe:
+        """From a TOML file, or by the name of one that comes with Foretaste (see `recipes/training`)."""
+        path = Path(name)
+        if path.suffix != ".toml":
+            folder = recipes_folder("training")
+            path = folder / f"{name}.toml"
+            if not path.is_file():
+                raise ConfigError(f"no recipe {name!r}: {nearest(name, sorted(p.stem for p in folder.glob('*.toml')))}")
+        return cls.of(read_toml(path))
+
+    def recommender(self, **changes: Any) -> Recommender:
+        """The recommender, untrained."""
+        return Recommender(self.model, **{**self.settings, **changes})

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.slow
 
 
 class Markov(SequenceModel):
-    """How often the item followed the latest one in training; given `ties`, popularity decides between equal counts."""
+    """How often the item followed the latest one in training; one that never did is no candidate. With `ties`,
+    popularity decides between equal counts."""
 
     def __init__(self, log: Sequences, n_items: int, ties: bool) -> None:
         super().__init__(n_items)
@@ -52,7 +53,7 @@ class Markov(SequenceModel):
             mine = slice(*self.rows[[item, item + 1]])
             some = (self.columns[mine] >= first) & (self.columns[mine] <= last)
             scores[row, torch.from_numpy(self.columns[mine][some] - first)] += torch.from_numpy(self.counts[mine][some])
-        return scores
+        return scores.masked_fill_(scores < 1, -torch.inf)
 
 
 class Popular(Markov):

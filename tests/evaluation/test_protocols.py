@@ -149,6 +149,20 @@ def test_questions_by_hand() -> None:
     assert asked.left_out == 1
 
 
+def test_events_of_other_parts_are_fed_but_never_targets() -> None:
+    """A given split may go back and forth: place 5 is validation here, between the user's test events."""
+    part = LOG.part.copy()
+    part[5] = VALIDATION
+    asked = questions(replace(LOG, part=part), Frozen(cold="drop").cases(replace(LOG, part=part)), 5)
+    assert asked.items.tolist() == [4, 2]
+    part[7] = VALIDATION
+    asked = questions(replace(LOG, part=part), Frozen(cold="drop").cases(replace(LOG, part=part)), 5)
+    assert asked.items.tolist() == [4]
+    asked = questions(replace(LOG, part=part), Frozen(cold="miss").cases(replace(LOG, part=part), VALIDATION), 5)
+    assert asked.items.tolist() == [2]
+    assert asked.all_targets == 1
+
+
 def test_the_fingerprint_tells_other_cases_apart() -> None:
     base = questions(LOG, PerStep().cases(LOG), 5).fingerprint
     assert base == questions(LOG, PerStep().cases(LOG), 5).fingerprint

@@ -203,7 +203,10 @@ class Dropped(Cell):
 
 def as_word(value: object) -> str:
     """A value that the caller gave, as DuckDB would write it."""
-    return str(value).lower() if isinstance(value, bool | np.bool_) else str(value)
+    if isinstance(value, bool | np.bool_):
+        return str(value).lower()
+    whole = isinstance(value, float | np.floating) and float(value).is_integer()
+    return str(int(value)) if whole else str(value)  # type: ignore[call-overload]
 
 
 def as_text(column: str, kind: str) -> str:

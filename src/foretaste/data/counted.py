@@ -95,7 +95,7 @@ def compared(here: Counts, ours: Counts, published: Published | None) -> list[st
                 f"{_words(name)}: {counted[name]:,} here, {expected[name]:,} in the recipe: these are not the files "
                 "that it was written for."
             )
-        elif name in printed and counted[name] != printed[name]:
+        if name in printed and counted[name] != printed[name]:
             why = published.why.get(name) if published else None
             why = why or "no reason is known, unless these files are only a part of that data set."
             lines.append(f"{_words(name)}: {counted[name]:,} here, {printed[name]:,} published: {why}")

@@ -38,13 +38,24 @@ logger = logging.getLogger("foretaste.data")
 
 
 def recipes_folder(kind: str = "data") -> Path:
-    """Where the recipes of a kind lie: inside an installed package, or at the root of the source tree."""
+    """Where the recipes of a kind lie: inside the installed package, or at the root of the source tree."""
     package = Path(__file__).resolve().parents[1]
     places = [package / "recipes" / kind, package.parents[1] / "recipes" / kind]
     for place in places:
         if place.is_dir():
             return place
     raise ConfigError(f"no recipes at {' or '.join(map(str, places))}; install Foretaste again")
+
+
+def find_recipe(name: str | Path, kind: str = "data") -> Path:
+    """The file of a recipe: the path of a TOML file, or the name of a recipe that comes with Foretaste."""
+    path = Path(name)
+    if path.suffix == ".toml" and path.is_file():
+        return path
+    known = {one.stem: one for one in sorted(recipes_folder(kind).glob("*.toml"))}
+    if str(name) not in known:
+        raise ConfigError(f"no recipe {str(name)!r}: {nearest(str(name), known)}; or give the path of a TOML file")
+    return known[str(name)]
 
 
 def recipes() -> dict[str, str]:
@@ -54,7 +65,7 @@ def recipes() -> dict[str, str]:
 
 def recipe(name: str | Path) -> DataRecipe:
     """A recipe by its name, or from a TOML file of your own."""
-    path = _path(name)
+    path = find_recipe(name)
     try:
         return DataRecipe.of({"name": path.stem, **_values(path)})
     except ConfigError as error:
@@ -75,7 +86,7 @@ def log(recipe: DataRecipe, *sources: Any, **reading: Any) -> EventLog:
     paths = [] if tables else found(recipe.layout, sources)
     read = _read(recipe, tables, paths, reading)
     if recipe.items is not None and paths:
-        read = _with_items(read, recipe.items, paths[0].parent / recipe.items.file)
+        read = _with_items(read, recipe.items, paths[0].parent)
     return _stepped(_clocked(read, recipe.read), recipe)
 
 
@@ -112,17 +123,6 @@ def movielens_log(folder: str | Path) -> EventLog:
     return log(recipe("ml-100k"), folder)
 
 
-def _path(name: str | Path) -> Path:
-    path = Path(name)
-    if path.suffix == ".toml" and path.is_file():
-        return path
-    named = recipes_folder() / f"{name}.toml"
-    if path.suffix == ".toml" or not named.is_file():
-        known = nearest(str(name), [one.stem for one in sorted(recipes_folder().glob("*.toml"))])
-        raise ConfigError(f"no recipe {str(name)!r}: {known}; or give the path of a TOML file")
-    return named
-
-
 def _values(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The tables of a recipe, laid over those of the one that it extends."""
     values = read_toml(path)
@@ -130,7 +130,7 @@ def _values(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
     if base is None:
         return values
     beside = path.with_name(f"{base}.toml")
-    other = beside if beside.is_file() else _path(base)
+    other = beside if beside.is_file() else find_recipe(base)
     if other in (path, *below):
         raise ConfigError(f"{path}: extends {base!r}, which in the end extends itself")
     inherited = {key: value for key, value in _values(other, (path, *below)).items() if key not in OF_ITS_OWN}
@@ -159,12 +159,13 @@ def _read(recipe: DataRecipe, tables: list[Any], paths: list[Path], reading: dic
     return read
 
 
-def _with_items(read: EventLog, items: Items, path: Path) -> EventLog:
-    if not path.is_file():
-        logger.info("%s is not there; items have no %s", path, ", ".join(items.columns))
+def _with_items(read: EventLog, items: Items, folder: Path) -> EventLog:
+    there = [folder / file for file in items.file if (folder / file).is_file()]
+    if not there:
+        logger.info("%s holds no %s: items have no %s", folder, items.file[0], ", ".join(items.columns))
         return read
     cut = {"names": items.names, "delimiter": items.delimiter, "encoding": items.encoding}
-    return read.with_items(path, item=items.item, **cut, **items.columns)  # type: ignore[arg-type]
+    return read.with_items(there[0], item=items.item, **cut, **items.columns)  # type: ignore[arg-type]
 
 
 def _clocked(read: EventLog, columns: Read) -> EventLog:

@@ -2,7 +2,7 @@
 
     log = EventLog.read("clicks.csv.gz", session="session_id", item="item_id", time="timestamp")
     log = log.filter(item_support=5, session_length=2)
-    log.report()
+    print(log.report())
 
 A log is one table, one row an event:
 
@@ -170,9 +170,9 @@ class EventLog:
         sizes = f"{last.events:,} events, {last.users:,} users, {last.sessions:,} sessions, {last.items:,} items"
         return f"EventLog({sizes})"
 
-    def report(self) -> None:
-        """Print the steps: what each did, and what it left."""
-        print(report_of(self.steps))
+    def report(self) -> str:
+        """The steps as a table to print: what each did, and what it left."""
+        return report_of(self.steps)
 
     def derive(self, sql: str, name: str, detail: str, *, has: frozenset[str] | None = None) -> EventLog:
         """A new log from SQL in which `{table}` is this one's table; `has` if it has something else than this one."""
@@ -212,15 +212,20 @@ class EventLog:
             raise DataError(f"{path}: nothing to write, every row of the log could be used")
         rejected.write(self.workspace, self.rejected_table, path)
 
-    def sessions(self, gap: str | float | None = None, per: Literal["day"] | None = None) -> EventLog:
-        """Cut histories into sessions: at idle gaps (`gap='30m'`, or seconds), or by calendar day (`per='day'`)."""
+    def sessions(
+        self, gap: str | float | None = None, per: Literal["day"] | None = None, utc_offset: float = 0.0
+    ) -> EventLog:
+        """Cut histories into sessions: at idle gaps (`gap='30m'`, or seconds), or by calendar day (`per='day'`).
+
+        `utc_offset`: where the calendar's day begins, in hours east of Greenwich.
+        """
         from foretaste.data import sessions
 
         if (gap is None) == (per is None):
             raise DataError("sessions: give gap= (such as '30m', or seconds) or per='day', one of the two")
         if per is not None:
             _one_of("per", per, ("day",))
-            return sessions.by_day(self)._collapsed()
+            return sessions.by_day(self, utc_offset)._collapsed()
         assert gap is not None
         return sessions.by_gap(self, gap)._collapsed()
 
@@ -230,7 +235,7 @@ class EventLog:
 
         return sessions.filtered(self._collapsed(), **conditions)
 
-    def prepare(self, split: Any, validation: Any = None, **options: Any) -> Prepared:
+    def prepare(self, split: Any = None, validation: Any = None, **options: Any) -> Prepared:
         """Split, number the items and lay the log out flat: see `foretaste.data.prepared.prepare`."""
         from foretaste.data import prepared
 

@@ -101,6 +101,9 @@ def gathered(layout: Layout, paths: Sequence[Path], into: Path) -> Path:
     for source in opened:
         for column in _columns(layout):
             source.check("recipe", column)
+        if source.types.keys() != opened[0].types.keys():
+            mine, first = ", ".join(source.types), ", ".join(opened[0].types)
+            raise DataError(f"{source.label} has the columns {mine}; {opened[0].label} has {first}: make them the same")
     tables: list[str] = []
     for source, file in zip(opened, layout.files, strict=True):
         tables.append(_stored(workspace, source, layout, file, tables))

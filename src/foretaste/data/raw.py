@@ -52,6 +52,10 @@ class Raw:
                     break
                 lines.add(part, self.workspace.row(f"SELECT count(*) FROM {self.table}")[0] - lines.good)
             else:
+                source.release()
+                for part in mended:
+                    assert part.csv is not None
+                    part.csv.path.unlink()
                 if not lines.rows:
                     raise DataError(f"{source.label} has no rows; expected at least one below the names of the columns")
                 return lines

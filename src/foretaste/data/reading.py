@@ -3,13 +3,13 @@
 A row is rejected when it cannot be used: no item, no user, no session, a time that is missing, unreadable, before 1970
 or more than a day ahead, or a line that is no row at all. Rejected rows are counted by reason and kept aside with their
 line and what was read of them. Rows that the caller does not want (`drop`, actions that are neither inputs nor targets)
-are no faults: leaving them out is a step of the report.
+are left out first, as steps of the report: what is wrong with them is no matter.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -87,9 +87,10 @@ class Reader:
         """Read once, decide, reject, leave out; `path` is where rejected rows are written."""
         raw = Raw(self.workspace, self.source, self.cells)
         lines = raw.lines
-        self._see(raw)
+        stages = list(self._wishes(raw))
+        self._see(raw, [condition for _, _, condition in stages])
         aside, reasons = self._reject(lines, strict, path)
-        stages = [("read", self._said(), "true"), *self._stages(raw, reasons)]
+        stages = [("read", self._said(), "true"), *stages, ("reject", rejected.said(reasons), "fault IS NULL")]
         kept = " AND ".join(condition for _, _, condition in stages)
         table = self.workspace.new_table("log")
         items: Table | None = None
@@ -108,7 +109,7 @@ class Reader:
         raw.drop()
         return Reading(table, items, aside, steps, self._fingerprint(table))
 
-    def _see(self, raw: Raw) -> None:
+    def _see(self, raw: Raw, wishes: Sequence[str]) -> None:
         """A view of what was read: the log's own columns, the fault of a row, and what the other steps need."""
         target = "true"
         if self.action is not None and self.asked.targets is not None:
@@ -122,15 +123,17 @@ class Reader:
             "session_order": _value(self.session_order, "DOUBLE"),
             "part": _value(self.split, "VARCHAR"),
             "target": target,
-            "fault": f"CASE {' '.join(self._faults())} END",
+            "fault": f"CASE {' '.join(self._faults(wishes))} END",
         }
         shown |= {f"more_{k}": cell.value for k, cell in enumerate(self.more)}
         shown |= {f"about_{k}": cell.value for k, cell in enumerate(self.about)}
         columns = ", ".join(f"{sql} AS {name(key)}" for key, sql in shown.items())
         self.workspace.db.execute(f"CREATE VIEW {self.view} AS SELECT *, {columns} FROM {raw.rows}")
 
-    def _faults(self) -> Iterable[str]:
+    def _faults(self, wishes: Sequence[str]) -> Iterable[str]:
         """SQL: WHEN this THEN that is why the row cannot be used."""
+        if wishes:
+            yield f"WHEN NOT ({' AND '.join(wishes)}) THEN NULL"
         yield f"WHEN {self.item.value} IS NULL THEN 'no item'"
         if self.session is not None:
             both = "no session" if self.user is None else "no user and no session"
@@ -150,11 +153,14 @@ class Reader:
     def _reject(self, lines: rejected.Lines, strict: bool, path: str | Path | None) -> tuple[Table | None, Reasons]:
         """Set the rejected rows aside; their table, and how many there are of each reason."""
         label = self.source.label
-        found = self.workspace.rows(f"SELECT fault, count(*) FROM {self.view} GROUP BY fault")
-        if not lines.unread and all(fault is None for fault, _ in found):
+        found = self.workspace.rows(f"SELECT DISTINCT fault FROM {self.view}")
+        if found == [(None,)] and not lines.unread and path is None:
             return None, {}
         aside = rejected.collect(self.workspace, lines, self.view, self.cells)
         reasons = dict(self.workspace.rows(f"SELECT reason, count(*) FROM {aside} GROUP BY reason"))
+        if not reasons and path is not None:
+            rejected.write(self.workspace, aside, path)
+            return None, {}
         file, line, why, row = self.workspace.row(f"SELECT * FROM {aside} LIMIT 1")
         first = f"{file}, line {line}: {why}: {row[:200]}"
         if strict:
@@ -167,9 +173,8 @@ class Reader:
             raise DataError(f"{label}: none of its {lines.rows:,} rows can be used ({rejected.said(reasons)}). {first}")
         return aside, reasons
 
-    def _stages(self, raw: Raw, reasons: Reasons) -> Iterable[tuple[str, str, str]]:
-        """(step, detail, condition): what a row must fulfil to pass each step."""
-        yield "reject", rejected.said(reasons), "fault IS NULL"
+    def _wishes(self, raw: Raw) -> Iterable[tuple[str, str, str]]:
+        """(step, detail, condition): what a row must fulfil to be wanted at all."""
         for cell in self.drops:
             yield "drop", f"where {cell.detail}", f"NOT {cell.alias}"
         if self.action is None:
@@ -188,7 +193,7 @@ class Reader:
     def _counted(
         self, stages: list[tuple[str, str, str]], table: str, lines: rejected.Lines
     ) -> list[tuple[str, str, Counts]]:
-        """The steps that removed something, and what each left."""
+        """The steps that removed something, and what each left. Lines that are no rows go in the last one."""
         passed = [" AND ".join(condition for _, _, condition in stages[: k + 1]) for k in range(len(stages))]
         sums = ", ".join(f"count(*) FILTER ({condition})" for condition in passed)
         left = self.workspace.row(f"SELECT {sums} FROM {self.view}")
@@ -201,10 +206,9 @@ class Reader:
             step, detail, _ = stages[k]
             if k + 1 < len(stages) and left[k] != left[k + 1]:
                 counts = count(self.workspace, f"(FROM {self.view} WHERE {passed[k]})")
-            removed = k == 0 or left[k] != left[k - 1] or (step == "reject" and lines.unread > 0)
-            if removed:
-                events = lines.rows if k == 0 else left[k]
-                steps.insert(0, (step, detail, counts._replace(events=events)))
+            last = k + 1 == len(stages)
+            if k == 0 or left[k] != left[k - 1] or (last and lines.unread):
+                steps.insert(0, (step, detail, counts._replace(events=left[k] + (0 if last else lines.unread))))
         return steps
 
     def _fingerprint(self, table: Table) -> dict[str, object]:

@@ -73,14 +73,19 @@ class Read(Config):
 class Items(Config):
     """A table of what is known of the items; a file that is not there is done without."""
 
-    file: str
-    """Its usual name, beside the log."""
+    file: tuple[str, ...]
+    """Its usual name, beside the log, or several of which the first that is there is taken."""
     item: str = "item_id"
     columns: dict[str, str]
     """Our name: the source's. Titles are called `title`."""
     names: tuple[str, ...] | None = None
     delimiter: str | None = None
     encoding: str = "utf-8"
+
+    @field_validator("file", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
 
 
 class Sessions(Config):

@@ -21,7 +21,8 @@ from pathlib import Path
 import duckdb
 
 from foretaste.data.cells import Cell
-from foretaste.data.sources import CsvFile, Part
+from foretaste.data.csvfile import CsvFile
+from foretaste.data.sources import Part
 from foretaste.data.workspace import Table, Workspace, reason, text
 from foretaste.errors import DataError
 
@@ -123,7 +124,7 @@ def write(workspace: Workspace, table: str, path: str | Path) -> None:
     """The rejected rows as a CSV, replaced in one move."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
-    one_file = workspace.row(f"SELECT count(DISTINCT file) FROM {table}")[0] == 1
+    one_file = workspace.row(f"SELECT count(DISTINCT file) FROM {table}")[0] < 2
     columns = "line, reason, row" if one_file else "file, line, reason, row"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,8 +157,8 @@ def mend(workspace: Workspace, file: CsvFile) -> CsvFile:
     """A copy of a file in which a line with an unclosed quote is one that DuckDB rejects alone."""
     if file.compression == "zstd" or file.encoding not in ("utf-8", "latin-1"):
         raise DataError(
-            f"{file.path}: its lines cannot be told apart: a quote is never closed, or lines end in different ways; mend "
-            "that, or save the file as UTF-8, plain or gzip, and only the guilty lines will be rejected"
+            f"{file.path}: its lines cannot be told apart: a quote is never closed, or lines end in different ways; "
+            "mend that, or save the file as UTF-8, plain or gzip, and only the guilty lines will be rejected"
         )
     copy = workspace.folder / f"{workspace.new_name('mended')}.csv"
     try:

@@ -1,21 +1,17 @@
 """What a log is read from: CSV files, Parquet files, tables in memory. Each becomes SQL that DuckDB can read once.
 
-CSV: plain, gzip or zstd, by their first bytes; the delimiter is looked for (comma, semicolon, tab, bar, '::', blank) or
-given; quotes are RFC 4180's; the first line names the columns unless `names` does. Every column is read as text, and
-what it is is decided later from all of its rows (cells.py), never from a sample. Parquet: a file, a folder or a
-pattern, in the order of the names. Tables: pandas, Polars, Arrow, or a dictionary of NumPy arrays.
+CSV: a file or a pattern (csvfile.py). Parquet: a file, a folder or a pattern, in the order of the names. Tables in
+memory: pandas, Polars, Arrow, or a dictionary of NumPy arrays (tables.py).
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
 import glob
-import gzip
 import hashlib
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,41 +19,14 @@ import duckdb
 import numpy as np
 
 from foretaste.data.cells import UNTYPED
-from foretaste.data.compressed import kind_of
+from foretaste.data.csvfile import CsvFile, CsvOptions, exactly, open_csv
 from foretaste.data.tables import arrays_of, frame_of, is_table
-from foretaste.data.workspace import Workspace, name, reason, text
+from foretaste.data.workspace import Workspace, name, reason
 from foretaste.errors import DataError, nearest
 
-DELIMITERS = (",", ";", "\t", "|", "::", " ")
-HEAD, HEAD_LINES = 1 << 20, 20
 SMALL = 16 << 20
 WHOLE = 64 << 20
 """Files up to this size are fingerprinted whole, larger ones by their first and last quarter of it."""
-
-
-@dataclass(frozen=True)
-class CsvFile:
-    """One CSV file and how it is cut."""
-
-    path: Path
-    delimiter: str
-    columns: tuple[str, ...]
-    header: bool
-    encoding: str
-    compression: str
-    rejects: str
-    """The table in which DuckDB notes the lines that it cannot cut."""
-
-    @property
-    def relation(self) -> str:
-        """SQL that reads it, every column as text."""
-        shape = ", ".join(f"{text(column)}: 'VARCHAR'" for column in self.columns)
-        return (
-            f"read_csv({_exactly(self.path)}, auto_detect=false, encoding={text(self.encoding)}, "
-            f"compression={text(self.compression)}, header={str(self.header).lower()}, delim={text(self.delimiter)}, "
-            f"quote='\"', escape='\"', columns={{{shape}}}, store_rejects=true, rejects_limit=0, "
-            f"rejects_table={text(self.rejects)}, rejects_scan={text(self.rejects + '_scan')})"
-        )
 
 
 @dataclass(frozen=True)
@@ -77,8 +46,8 @@ class Source:
     types: dict[str, str]
     parts: list[Part]
     fingerprint: dict[str, Any]
-    keep: list[Any] = field(default_factory=list)
-    """Tables that DuckDB reads in place, which must live until they are read."""
+    release: Callable[[], object] = lambda: None
+    """To call when it has been read: lets go of a table in memory."""
 
     def check(self, argument: str, column: str) -> None:
         """One clear error if the source has no such column."""
@@ -113,7 +82,7 @@ def open_source(
     """Find out what `source` is and which columns it has; nothing but its first lines is read."""
     if isinstance(source, str | Path):
         paths = _paths(str(source))
-        heads = [path.open("rb").read(6) for path in paths]
+        heads = [_first_bytes(path) for path in paths]
         parquet = [head.startswith(b"PAR1") for head in heads]
         if any(parquet) != all(parquet):
             raise DataError(f"{source}: Parquet files and others are mixed; give a pattern that matches one kind")
@@ -132,7 +101,8 @@ def open_source(
         )
     frame, written = frame_of(source, set(wanted), workspace)
     if written is not None:
-        return replace(_parquet(workspace, "the table", [written]), fingerprint={"kind": "table"})
+        whole = _parquet(workspace, "the table", [written])
+        return replace(whole, fingerprint={"kind": "table"}, release=written.unlink)
     return _in_place(workspace, frame)
 
 
@@ -151,14 +121,22 @@ def _paths(source: str) -> list[Path]:
             near = path.parent.iterdir() if path.parent.is_dir() else []
             close = difflib.get_close_matches(path.name, [p.name for p in near], n=1)
             raise DataError(f"{source}: no such file" + (f"; did you mean '{close[0]}'?" if close else ""))
-    for file in found:
-        if file.stat().st_size == 0:
-            raise DataError(f"{file}: the file is empty; expected a header and rows")
     return found
 
 
+def _first_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            head = file.read(6)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be opened: {error.strerror or error}") from error
+    if not head:
+        raise DataError(f"{path}: the file is empty; expected a header and rows")
+    return head
+
+
 def _parquet(workspace: Workspace, label: str, paths: list[Path]) -> Source:
-    files = ", ".join(map(_exactly, paths))
+    files = ", ".join(map(exactly, paths))
     union = ", union_by_name=true" if len(paths) > 1 else ""
     relation = f"read_parquet([{files}]{union})"
     return Source(_short(label), _types(workspace, relation, label), [Part(label, relation)], fingerprint(paths))
@@ -181,7 +159,13 @@ def _in_place(workspace: Workspace, table: Any) -> Source:
         workspace.db.register(relation, table)
     except duckdb.Error as error:
         raise DataError(f"{label} cannot be read: {reason(error)}") from error
-    return Source(label, _types(workspace, shown, label), [Part(label, shown)], {"kind": "table"}, [table])
+    return Source(
+        label,
+        _types(workspace, shown, label),
+        [Part(label, shown)],
+        {"kind": "table"},
+        partial(workspace.db.unregister, relation),
+    )
 
 
 def _types(workspace: Workspace, relation: str, label: str) -> dict[str, str]:
@@ -191,88 +175,10 @@ def _types(workspace: Workspace, relation: str, label: str) -> dict[str, str]:
         raise DataError(f"{label} cannot be read: {reason(error)}") from error
 
 
-@dataclass(frozen=True)
-class CsvOptions:
-    """What the caller said about a CSV, and the columns that are looked for."""
-
-    wanted: set[str]
-    names: Sequence[str] | None
-    delimiter: str | None
-    encoding: str
-
-
 def _csv(workspace: Workspace, label: str, paths: list[Path], heads: list[bytes], options: CsvOptions) -> Source:
-    types: dict[str, str] = {}
-    parts = []
-    for path, head in zip(paths, heads, strict=True):
-        compression = kind_of(path, head)
-        lines = _first_lines(workspace, path, options.encoding, compression)
-        cut = options.delimiter or _delimiter(lines, options)
-        columns, header = _columns(lines[0], cut, options, path)
-        types.update(dict.fromkeys(columns, UNTYPED))
-        rejects = workspace.new_name("lines")
-        file = CsvFile(path, cut, tuple(columns), header, options.encoding, compression, rejects)
-        parts.append(Part(path.name, file.relation, file))
-    return Source(_short(label), types, parts, fingerprint(paths))
-
-
-def _first_lines(workspace: Workspace, path: Path, encoding: str, compression: str) -> list[str]:
-    try:
-        if compression == "zstd":
-            rows = workspace.rows(
-                f"SELECT line FROM read_csv({_exactly(path)}, auto_detect=false, header=false, encoding={text(encoding)}, "
-                "compression='zstd', delim='\x01', quote='', escape='', columns={'line': 'VARCHAR'}, "
-                f"ignore_errors=true, null_padding=true) LIMIT {HEAD_LINES}"
-            )
-            lines = [line or "" for (line,) in rows]
-        else:
-            with (gzip.open if compression == "gzip" else open)(path, "rb") as file:
-                head = file.read(HEAD)
-            lines = head.decode(encoding, "replace").splitlines()
-            lines = lines[:-1] if len(head) == HEAD and len(lines) > 1 else lines  # the last one may be cut
-    except (duckdb.Error, OSError, LookupError) as error:
-        raise DataError(f"{path}: cannot be read: {reason(error)}") from error
-    found = [line.removeprefix("\ufeff") for line in lines if line][:HEAD_LINES]
-    if not found:
-        raise DataError(f"{path}: no line of text in it; expected a header and rows")
-    if "\x00" in found[0]:
-        raise DataError(f"{path}: neither CSV nor Parquet (its first line holds zero bytes)")
-    return found
-
-
-def _delimiter(lines: list[str], options: CsvOptions) -> str:
-    """The delimiter that finds most of the wanted columns and cuts the first lines into equally many cells."""
-
-    def fit(cut: str) -> tuple[int, bool, int]:
-        first = _cells(lines[0], cut)
-        found = len(options.wanted & set(first)) if options.names is None else int(len(first) == len(options.names))
-        return found, len(first) > 1 and all(len(_cells(line, cut)) == len(first) for line in lines), len(first)
-
-    return max(DELIMITERS, key=fit)
-
-
-def _cells(line: str, cut: str) -> list[str]:
-    cells = next(csv.reader([line], delimiter=cut), []) if len(cut) == 1 else line.split(cut)
-    return [cell.strip() for cell in cells]
-
-
-def _columns(line: str, cut: str, options: CsvOptions, path: Path) -> tuple[list[str], bool]:
-    """The names of the columns, and whether the first line is a header."""
-    first = _cells(line, cut)
-    if options.names is None:
-        seen: set[str] = set()
-        columns = []
-        for place, column in enumerate(first):
-            free = column if column and column.lower() not in seen else f"{column or 'column'}_{place + 1}"
-            seen.add(free.lower())
-            columns.append(free)
-        return columns, True
-    if len(first) != len(options.names):
-        raise DataError(
-            f"{path}: names= has {len(options.names)} names, but the first line has {len(first)} cells "
-            f"when cut at {cut!r}: {line[:80]!r}"
-        )
-    return list(options.names), first == list(options.names)
+    files = [open_csv(workspace, path, head, options) for path, head in zip(paths, heads, strict=True)]
+    types = dict.fromkeys((column for file in files for column in file.columns), UNTYPED)
+    return Source(_short(label), types, [Part(f.path.name, f.relation, f) for f in files], fingerprint(paths))
 
 
 def fingerprint(paths: list[Path]) -> dict[str, Any]:
@@ -298,11 +204,6 @@ def fingerprint(paths: list[Path]) -> dict[str, Any]:
         "sha256": every.hexdigest(),
         "of": "names and SHA-256 of all files",
     }
-
-
-def _exactly(path: Path) -> str:
-    """SQL: this file, also if its name has signs that stand for a pattern."""
-    return text(re.sub(r"([\[*?])", r"[\1]", str(path)))
 
 
 def _short(label: str) -> str:

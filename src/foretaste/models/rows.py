@@ -49,4 +49,5 @@ def _ranges(start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.int
     """The integers of all ranges start[b] .. stop[b], one after the other."""
     size = stop - start
     ends = np.cumsum(size)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(start - (ends - size), size)
+    places: NDArray[np.int64] = np.arange(ends[-1] if len(ends) else 0) + np.repeat(start - (ends - size), size)
+    return places

@@ -25,7 +25,8 @@ from foretaste.models.contract import SequenceModel, State, seeded
 from foretaste.training.batches import Batch, batches, count_targets
 from foretaste.training.checkpoint import read_tensors, restore, run_state, write_tensors
 from foretaste.training.losses import loss_of
-from foretaste.training.settings import TrainConfig, optimizer_of
+from foretaste.training.negatives import Negatives, generator, touched
+from foretaste.training.settings import TrainConfig, optimizer_of, sampler_of
 
 Validate = Callable[[SequenceModel], Mapping[str, float]]
 """Gives the metrics of a model on the validation part."""
@@ -88,6 +89,7 @@ class _Run:
                 "the training log has no event that follows another in the same row; give longer sessions or histories"
             )
         self.optimizer = optimizer_of(model, config)
+        self.sampler = sampler_of(log, model.n_items, config)
         self.epoch, self.step, self.loss_sum, self.done, self.seconds = 0, 0, 0.0, 0, 0.0
         self.best: dict[str, Tensor] = {}
         self.average: dict[str, Tensor] = {}
@@ -138,21 +140,22 @@ class _Run:
         """One batch forward, backward, and a step; gives the state for the next piece of the same rows."""
         if batch.fresh:
             state = self.model.initial_state(batch.users)
+        c = self.config
         query, after = self.model(batch.events, state, at=batch.at)
         count = len(batch.targets)
         if count:
             self._set_rate()
-            loss = loss_of(self.config.loss, self.model, query, batch.targets, self._negatives(batch))
+            loss = loss_of(c.loss, self.model, query, batch.targets, self._negatives(batch), **c.loss_options)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise TrainingError(
                     f"the loss became {value} in pass {self.epoch + 1}, step {self.step + 1}: "
-                    f"try a lower learning_rate (now {self.config.learning_rate}) or clip=1.0"
+                    f"try a lower learning_rate (now {c.learning_rate}) or clip=1.0"
                 )
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            if self.config.clip:
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+            if c.clip:
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.clip)
             self.optimizer.step()
             self._average()
             self.loss_sum += value * count
@@ -178,11 +181,16 @@ class _Run:
             if value.is_floating_point():
                 self.average[name].lerp_(value, 1 - self.config.average)
 
-    def _negatives(self, batch: Batch) -> Any:
-        return None
+    def _negatives(self, batch: Batch) -> Negatives | None:
+        """What the targets of a step are compared with: the same for the same seed, pass and step."""
+        if self.sampler is None:
+            return None
+        random = generator(self.config.seed, self.epoch, self.step)
+        exclude = touched(batch.events, batch.at) if self.config.exclude_touched else None
+        return self.sampler.sample(batch.targets, self.config.negatives, random, exclude=exclude)
 
     def _finish_pass(self) -> None:
-        entry = {
+        entry: dict[str, Any] = {
             "epoch": self.epoch + 1,
             "loss": self.loss_sum / max(self.done, 1),
             "seconds": round(self.seconds, 3),

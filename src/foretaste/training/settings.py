@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from foretaste.config import Config
+from foretaste.data.sequences import Sequences
+from foretaste.errors import nearest
 from foretaste.models.contract import SequenceModel
 from foretaste.training.losses import LOSSES
+from foretaste.training.negatives import InBatch, Popularity, Source, Uniform
 
 
 class TrainConfig(Config):
     """How a model is trained. A model's `recipe` changes the defaults, the caller changes both."""
 
-    loss: Literal[*sorted(LOSSES)] = "softmax"  # type: ignore[valid-type]
-    """Name of the loss; see `foretaste.training.losses`."""
+    loss: str = "softmax"
+    """Name of the loss; see `foretaste.training.losses.LOSSES`."""
+    loss_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the loss, such as { margin = 1.0 } for the hinge."""
     negatives: int = Field(0, ge=0)
-    """N, sampled negatives a target, for the losses that sample; 0 for those that rank the whole catalogue."""
-    sampler: Literal["uniform", "popularity"] = "uniform"
-    """Law of the negatives."""
+    """M, sampled negatives a target, for the losses that sample; with sampler "batch", beside the batch's own."""
+    sampler: Literal["uniform", "popularity", "batch"] = "uniform"
+    """Law of the negatives; "batch" takes the other targets of the step, and draws the rest by popularity."""
     sampler_power: float = Field(0.75, ge=0, le=1)
     """Popularity is raised to this power."""
+    shared_negatives: bool = False
+    """One pool of negatives for all targets of a step, instead of own ones."""
+    exclude_touched: bool = True
+    """Items that the row has touched so far are no negatives."""
     optimizer: Literal["adam", "adagrad", "sgd"] = "adam"
     """The optimiser."""
     learning_rate: float = Field(1e-3, gt=0)
@@ -52,6 +61,17 @@ class TrainConfig(Config):
     checkpoint_seconds: float = Field(60.0, gt=0)
     """Longest time whose work a killed run repeats."""
 
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.loss not in LOSSES:
+            raise ValueError(f"no loss is called '{self.loss}'; {nearest(self.loss, LOSSES)}")
+        samples = LOSSES[self.loss].needs == "negatives"
+        if samples and not self.negatives and self.sampler != "batch":
+            raise ValueError(f"loss '{self.loss}' compares with sampled items: set negatives to 1 or more")
+        if self.negatives and not samples:
+            raise ValueError(f"loss '{self.loss}' ranks the whole catalogue: leave negatives at 0")
+        return self
+
 
 def optimizer_of(model: SequenceModel, config: TrainConfig) -> torch.optim.Optimizer:
     """A new optimiser over the model's weights."""
@@ -61,3 +81,13 @@ def optimizer_of(model: SequenceModel, config: TrainConfig) -> torch.optim.Optim
     if config.optimizer == "adagrad":
         return torch.optim.Adagrad(parameters, rate, weight_decay=config.weight_decay)
     return torch.optim.SGD(parameters, rate, weight_decay=config.weight_decay)
+
+
+def sampler_of(log: Sequences, n_items: int, config: TrainConfig) -> Source | None:
+    """Where negatives come from, or None for a loss that needs none."""
+    if LOSSES[config.loss].needs == "catalogue":
+        return None
+    if config.sampler == "uniform":
+        return Uniform(n_items, shared=config.shared_negatives)
+    drawn = Popularity.of(log, n_items, config.sampler_power, shared=config.shared_negatives)
+    return InBatch(Popularity.of(log, n_items, 1.0), drawn) if config.sampler == "batch" else drawn

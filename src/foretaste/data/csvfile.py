@@ -1,0 +1,132 @@
+"""A CSV file: how it is packed, cut and named.
+
+Plain, gzip or zstd, by its first bytes. The delimiter is given, or looked for: comma, semicolon, tab, bar, '::', blank.
+Quotes are RFC 4180's. The first line names the columns, unless `names` does. Every column is read as text; what it is
+is decided later from all of its rows (cells.py), never from a sample.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from foretaste.data.compressed import kind_of
+from foretaste.data.workspace import Workspace, reason, text
+from foretaste.errors import DataError
+
+DELIMITERS = (",", ";", "\t", "|", "::", " ")
+HEAD, HEAD_LINES = 1 << 20, 20
+
+
+@dataclass(frozen=True)
+class CsvOptions:
+    """What the caller said about a CSV, and the columns that are looked for."""
+
+    wanted: set[str]
+    names: Sequence[str] | None
+    delimiter: str | None
+    encoding: str
+
+
+@dataclass(frozen=True)
+class CsvFile:
+    """One CSV file and how it is cut."""
+
+    path: Path
+    delimiter: str
+    columns: tuple[str, ...]
+    header: bool
+    encoding: str
+    compression: str
+    rejects: str
+    """The table in which DuckDB notes the lines that it cannot cut."""
+
+    @property
+    def relation(self) -> str:
+        """SQL that reads it, every column as text."""
+        shape = ", ".join(f"{text(column)}: 'VARCHAR'" for column in self.columns)
+        return (
+            f"read_csv({exactly(self.path)}, auto_detect=false, encoding={text(self.encoding)}, "
+            f"compression={text(self.compression)}, header={str(self.header).lower()}, delim={text(self.delimiter)}, "
+            f"quote='\"', escape='\"', columns={{{shape}}}, store_rejects=true, rejects_limit=0, "
+            f"rejects_table={text(self.rejects)}, rejects_scan={text(self.rejects + '_scan')})"
+        )
+
+
+def open_csv(workspace: Workspace, path: Path, head: bytes, options: CsvOptions) -> CsvFile:
+    """Find out how a file is cut, from its first bytes `head` and its first lines."""
+    compression = kind_of(path, head)
+    lines = _first_lines(workspace, path, options.encoding, compression)
+    cut = options.delimiter or _delimiter(lines, options)
+    columns, header = _columns(lines[0], cut, options, path)
+    return CsvFile(path, cut, tuple(columns), header, options.encoding, compression, workspace.new_name("lines"))
+
+
+def exactly(path: Path) -> str:
+    """SQL: this file, also if its name has signs that stand for a pattern."""
+    return text(re.sub(r"([\[*?])", r"[\1]", str(path)))
+
+
+def _first_lines(workspace: Workspace, path: Path, encoding: str, compression: str) -> list[str]:
+    try:
+        if compression == "zstd":
+            rows = workspace.rows(
+                f"SELECT line FROM read_csv({exactly(path)}, auto_detect=false, header=false, "
+                f"encoding={text(encoding)}, compression='zstd', delim='\x01', quote='', escape='', "
+                f"columns={{'line': 'VARCHAR'}}, ignore_errors=true, null_padding=true) LIMIT {HEAD_LINES}"
+            )
+            lines = [line or "" for (line,) in rows]
+        else:
+            with (gzip.open if compression == "gzip" else open)(path, "rb") as file:
+                head = file.read(HEAD)
+            lines = head.decode(encoding, "replace").splitlines()
+            lines = lines[:-1] if len(head) == HEAD and len(lines) > 1 else lines  # the last one may be cut
+    except (duckdb.Error, OSError, LookupError) as error:
+        raise DataError(f"{path}: cannot be read: {reason(error)}") from error
+    found = [line.removeprefix("\ufeff") for line in lines if line][:HEAD_LINES]
+    if not found:
+        raise DataError(f"{path}: no line of text in it; expected a header and rows")
+    if "\x00" in found[0]:
+        raise DataError(f"{path}: neither CSV nor Parquet (its first line holds zero bytes)")
+    return found
+
+
+def _delimiter(lines: list[str], options: CsvOptions) -> str:
+    """The delimiter that finds most of the wanted columns and cuts the first lines into equally many cells."""
+
+    def fit(cut: str) -> tuple[int, bool, int]:
+        first = _cells(lines[0], cut)
+        found = len(options.wanted & set(first)) if options.names is None else int(len(first) == len(options.names))
+        return found, len(first) > 1 and all(len(_cells(line, cut)) == len(first) for line in lines), len(first)
+
+    return max(DELIMITERS, key=fit)
+
+
+def _cells(line: str, cut: str) -> list[str]:
+    cells = next(csv.reader([line], delimiter=cut), []) if len(cut) == 1 else line.split(cut)
+    return [cell.strip() for cell in cells]
+
+
+def _columns(line: str, cut: str, options: CsvOptions, path: Path) -> tuple[list[str], bool]:
+    """The names of the columns, and whether the first line is a header."""
+    first = _cells(line, cut)
+    if options.names is None:
+        seen: set[str] = set()
+        columns = []
+        for place, column in enumerate(first):
+            free = column if column and column.lower() not in seen else f"{column or 'column'}_{place + 1}"
+            seen.add(free.lower())
+            columns.append(free)
+        return columns, True
+    if len(first) != len(options.names):
+        raise DataError(
+            f"{path}: names= has {len(options.names)} names, but the first line has {len(first)} cells "
+            f"when cut at {cut!r}: {line[:80]!r}"
+        )
+    return list(options.names), first == list(options.names)

@@ -1,0 +1,198 @@
+"""Samplers: their laws by chi-square with fixed seeds, what they exclude by properties, their log Q by counting."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+from torch import Tensor
+
+from foretaste.errors import ConfigError
+from foretaste.models.contract import Events
+from foretaste.training.negatives import InBatch, Negatives, Popularity, Sampler, Uniform, generator, touched
+
+COUNTS = [50, 20, 20, 5, 3, 1, 1, 0]
+
+
+def share(power: float) -> np.ndarray:
+    law = np.maximum(COUNTS, 1.0) ** power
+    return law / law.sum()
+
+
+def counted(items: Tensor, n_items: int) -> np.ndarray:
+    return np.bincount(items.flatten().numpy(), minlength=n_items + 1)[1:]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "law"),
+    [(Uniform(8), np.full(8, 1 / 8))] + [(Popularity(COUNTS, power), share(power)) for power in (0.0, 0.5, 0.75, 1.0)],
+)
+def test_a_sampler_draws_by_its_law(sampler: Sampler, law: np.ndarray) -> None:
+    drawn = counted(sampler.draw((400, 500), generator(3)), 8)
+    assert chisquare(drawn, law * 200_000).pvalue > 0.01
+    np.testing.assert_allclose(sampler.log_q(torch.arange(1, 9)).exp().numpy(), law, rtol=1e-5)
+
+
+def test_the_chi_square_would_notice_a_wrong_law() -> None:
+    drawn = counted(Popularity(COUNTS, 0.75).draw((400, 500), generator(3)), 8)
+    assert chisquare(drawn, share(0.8) * 200_000).pvalue < 1e-6
+
+
+def test_the_alias_table_is_exact_for_a_large_catalogue() -> None:
+    """Summed over its columns, the table gives back the law."""
+    counts = np.random.default_rng(0).zipf(1.3, 5000).clip(max=10**6)
+    sampler = Popularity(counts, 1.0)
+    mass = np.zeros(5000)
+    np.add.at(mass, np.arange(5000), sampler._keep.double().numpy())
+    np.add.at(mass, sampler._other.numpy(), 1 - sampler._keep.double().numpy())
+    np.testing.assert_allclose(mass / 5000, counts / counts.sum(), rtol=1e-4, atol=1e-9)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    n=st.integers(1, 6), count=st.integers(1, 7), width=st.integers(0, 9), items=st.integers(2, 9),
+    shared=st.booleans(), seed=st.integers(0, 9999),
+)  # fmt: skip
+def test_no_negative_is_the_target_or_touched(
+    n: int, count: int, width: int, items: int, shared: bool, seed: int
+) -> None:
+    g = generator(seed)
+    targets = torch.randint(items, (n,), generator=g)
+    exclude = torch.randint(items + 1, (n, width), generator=g)
+    for source in (Uniform(items, shared=shared), Popularity(range(items), shared=shared), InBatch(Uniform(items))):
+        drawn = source.sample(targets, count, g, exclude=exclude)
+        rows = drawn.items.expand(n, -1)
+        assert rows.min() >= 1
+        assert rows.max() <= items
+        for row in range(n):
+            barred = {int(targets[row]) + 1, *exclude[row].tolist()}
+            kept = rows[row][drawn.real[row]].tolist()
+            assert barred.isdisjoint(kept)
+            masked = rows[row][~drawn.real[row]].tolist()
+            assert barred.issuperset(masked)
+
+
+def test_a_user_who_touched_everything_has_no_real_negative_and_no_nan() -> None:
+    drawn = Uniform(3).sample(torch.tensor([0]), 4, generator(0), exclude=torch.tensor([[2, 3, 3, 0]]))
+    assert not drawn.real.any()
+    assert torch.isfinite(drawn.log_q).all()
+
+
+def expected_times(drawn: Negatives, items: int) -> tuple[np.ndarray, np.ndarray]:
+    """For a batch of equal rows: how often a row really got each item, and what log_q said it would."""
+    n = drawn.real.shape[0]
+    rows, said = drawn.items.expand(n, -1), drawn.log_q.expand(n, -1)
+    got = np.zeros(items)
+    np.add.at(got, rows[drawn.real].numpy() - 1, 1 / n)
+    claim = np.full(items, np.nan)
+    claim[rows[drawn.real].numpy() - 1] = said[drawn.real].exp().numpy()
+    return got, claim
+
+
+@pytest.mark.parametrize("heavy", [False, True])
+def test_log_q_of_own_negatives_is_how_often_they_come(heavy: bool) -> None:
+    """Redrawn up to eight times: with most of the mass excluded, some clashes remain, and log_q knows it."""
+    barred = [1, 2, 3, 4, 5] if heavy else [4, 1]
+    n = 100_000
+    exclude = torch.tensor([[*barred, barred[0], 0]]).expand(n, -1)
+    drawn = Popularity(COUNTS, 1.0).sample(torch.full((n,), 6), 3, generator(5), exclude=exclude)
+    got, claim = expected_times(drawn, 8)
+    open_items = [i for i in range(8) if i + 1 not in {*barred, 7}]
+    np.testing.assert_allclose(got[open_items], claim[open_items], rtol=0.05)
+    assert got[[b - 1 for b in barred]].sum() == 0
+    assert drawn.log_q_target[0].item() == pytest.approx(
+        drawn.log_q[drawn.real][0].item()
+        + math.log(share(1.0)[6] / share(1.0)[int(drawn.items[drawn.real][0]) - 1]),
+        rel=1e-4,
+    )  # fmt: skip
+
+
+def test_log_q_of_a_pool_is_how_often_it_comes() -> None:
+    sampler, targets, exclude = Popularity(COUNTS, 0.75, shared=True), torch.tensor([0]), torch.tensor([[3]])
+    got = np.zeros(8)
+    g = generator(1)
+    for _ in range(4000):
+        drawn = sampler.sample(targets, 5, g, exclude=exclude)
+        np.add.at(got, drawn.items[drawn.real[0]].numpy() - 1, 1 / 4000)
+    claim = 5 * share(0.75)
+    claim[[0, 2]] = 0                                                      # the target and what was touched
+    np.testing.assert_allclose(got, claim, rtol=0.1, atol=0.01)
+    assert drawn.items.shape == (5,)
+    np.testing.assert_allclose(drawn.log_q.exp(), 5 * share(0.75)[drawn.items - 1], rtol=1e-5)
+
+
+def test_other_targets_of_the_batch_are_negatives_and_the_own_is_not() -> None:
+    targets = torch.tensor([4, 1, 4, 6])                                   # items 5, 2, 5, 7
+    law = Popularity(COUNTS, 1.0)
+    drawn = InBatch(law).sample(targets, 0, generator(0), exclude=torch.tensor([[7], [0], [2], [1]]))
+    assert drawn.items.tolist() == [5, 2, 5, 7]
+    assert drawn.real.tolist() == [
+        [False, True, False, False],                                       # 5 is its own target, 7 was touched
+        [True, False, True, True],
+        [False, False, False, True],
+        [True, True, True, False],
+    ]
+    np.testing.assert_allclose(drawn.log_q.exp(), 3 * share(1.0)[[4, 1, 4, 6]], rtol=1e-5)
+    np.testing.assert_allclose(drawn.log_q_target, drawn.log_q)
+
+
+def test_more_negatives_join_those_of_the_batch() -> None:
+    law, extra = Popularity(COUNTS, 1.0), Uniform(8)
+    drawn = InBatch(law, extra).sample(torch.tensor([4, 1, 2]), 10, generator(0))
+    assert drawn.items.shape == (13,)
+    assert drawn.real.shape == (3, 13)
+    both = 2 * share(1.0) + 10 / 8
+    np.testing.assert_allclose(drawn.log_q.exp(), both[drawn.items - 1], rtol=1e-5)
+    alone = InBatch(law, extra).sample(torch.tensor([4, 1, 2]), 0, generator(0))
+    assert alone.items.tolist() == [5, 2, 3]
+
+
+def test_touched_knows_the_past_and_never_the_future() -> None:
+    events = Events.of([[3, 1, 4, 1], [5, 9]])
+    at = torch.tensor([[False, True, True, False], [True, False, False, False]])
+    assert touched(events, at).tolist() == [[3, 1, 0, 0], [3, 1, 4, 0], [5, 0, 0, 0]]
+
+
+@given(seed=st.integers(0, 9999))
+def test_touched_is_the_set_of_the_prefix_whatever_follows(seed: int) -> None:
+    g = np.random.default_rng(seed)
+    items = torch.from_numpy(g.integers(1, 9, (3, 6)))
+    mask = torch.arange(6) < torch.from_numpy(g.integers(1, 7, 3))[:, None]
+    at = mask & torch.from_numpy(g.random((3, 6)) < 0.5)
+    got = touched(Events(torch.where(mask, items, 0), mask, mask), at)
+    for line, (row, position) in zip(got.tolist(), at.nonzero().tolist(), strict=True):
+        assert set(line) - {0} == set(items[row, : position + 1].tolist())
+
+
+def test_the_same_key_draws_the_same_and_another_does_not() -> None:
+    def first(*key: int) -> list[int]:
+        return Uniform(10**6).draw((4,), generator(*key)).tolist()
+
+    torch.manual_seed(1)
+    a = first(0, 2, 17)
+    torch.manual_seed(2)
+    assert first(0, 2, 17) == a
+    assert first(0, 2, 18) != a
+    assert first(0, 3, 17) != a
+
+
+def test_drawing_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    Popularity(COUNTS).sample(torch.tensor([0, 1]), 3, generator(0))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_what_cannot_be_meant_is_said_in_a_sentence() -> None:
+    with pytest.raises(ConfigError, match="at least 2 items, found 1"):
+        Uniform(1)
+    with pytest.raises(ConfigError, match="at least 1, found 0"):
+        Uniform(5).sample(torch.tensor([0]), 0, generator(0))
+    with pytest.raises(ConfigError, match="finite and not negative"):
+        Popularity([1, -2, 3])
+    with pytest.raises(ConfigError, match="finite and not negative"):
+        Popularity([1, math.nan, 3])
