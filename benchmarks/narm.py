@@ -132,7 +132,7 @@ def table(log: str, out: Path) -> str:
     lines = [
         f"# NARM on {log}",
         "",
-        "Every prefix of the test part, all training items ranked, cold targets count as misses, ties against the model.",
+        "Every prefix of the test part, ranked among all training items; cold targets are misses, ties count against us.",
         "95 % intervals: bootstrap over sessions. Made by `python benchmarks/narm.py`.",
         "",
         "| row | seed | Recall@20 % | MRR@20 % | paper | rate | passes | minutes |",

@@ -68,7 +68,9 @@ def skip_unless_applicable(name: str, part: str) -> None:
         pytest.skip(f"{name}: {reason}")
 
 
-def make(name: str, variant: dict[str, object], n_items: int = N_ITEMS, dtype: torch.dtype = torch.float64) -> SequenceModel:
+def make(
+    name: str, variant: dict[str, object], n_items: int = N_ITEMS, dtype: torch.dtype = torch.float64
+) -> SequenceModel:
     """A model with random weights, or counts from a random log, ready to answer."""
     kind = model_class(name)
     with seeded(3):
@@ -206,8 +208,10 @@ def test_the_future_moves_nothing(name: str, variant: dict[str, object]) -> None
     width = events.shape[1]
     for t in (0, 3, width - 2):
         late = torch.arange(width)[None] > t
+
         def mixed(a: Tensor, b: Tensor, late: Tensor = late) -> Tensor:
             return torch.where(late, b, a)
+
         mask = events.mask
         changed = Events(
             mixed(events.items, other.items.where(other.items > 0, 1)) * mask,
@@ -390,7 +394,7 @@ def test_it_masters_the_logs_it_declares(name: str, kind_of_log: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in MODELS if model_class(name).beyond])
 def test_it_does_not_know_what_it_cannot_know(name: str) -> None:
-    """On the log whose secret it has no access to, it must not exceed what is possible without it: a leak would show."""
+    """On the log whose secret it has no access to, it must not exceed what is possible without it."""
     recall, log = learned_recall(name, model_class(name).beyond)
     reachable = max(log.without.values())
     assert recall <= reachable + 3 * log.noise, f"{recall:.3f}, though without the secret at best {reachable:.3f}"

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import foretaste
 from pydantic import Field
 
+import foretaste
 from foretaste.config import Config, read_toml
 from foretaste.data.datasets import recipes_folder
 from foretaste.data.prepared import Prepared
@@ -117,7 +117,9 @@ class Recommender:
         self.result = replace(final, best_epoch=chosen, history=self.result.history)
         return model
 
-    def evaluate(self, data: Prepared, *, protocol: Protocol | None = None, part: int = TEST, **options: Any) -> Evaluation:
+    def evaluate(
+        self, data: Prepared, *, protocol: Protocol | None = None, part: int = TEST, **options: Any
+    ) -> Evaluation:
         """Rank every target of the test part among all items; see `foretaste.evaluation`."""
         trained = self.trained
         if data.items.ids != trained.items.ids:

@@ -23,8 +23,8 @@ FILES = (
 )  # fmt: skip
 PAPERS = (
     "asars-movielens-1m", "asars-recsys15", "asars-tianchi", "dman-jd", "dman-movielens-1m", "dman-taobao",
-    "dman-xlong", "lsamn-csj", "lsamn-hpc", "lsamn-so", "narm-diginetica", "narm-diginetica-unsorted", "narm-yoochoose-1_4",
-    "narm-yoochoose-1_64", "rum-automotive", "rum-baby", "rum-instant-video", "rum-musical",
+    "dman-xlong", "lsamn-csj", "lsamn-hpc", "lsamn-so", "narm-diginetica", "narm-diginetica-unsorted",
+    "narm-yoochoose-1_4", "narm-yoochoose-1_64", "rum-automotive", "rum-baby", "rum-instant-video", "rum-musical",
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------ the recipes themselves
@@ -183,6 +183,9 @@ def test_files_that_do_not_fit_get_one_clear_error(tmp_path: Path) -> None:
         apply(made, tmp_path)
     written(tmp_path / "b.csv", [(5, 1, "x"), (5, 1, "x", "more")], head="s,p,i")
     with pytest.raises(DataError, match=r"b\.csv, line 3: cannot be cut into 3 cells at ','"):
+        apply(made, tmp_path)
+    written(tmp_path / "b.csv", [("5a", 1, "x")], head="s,p,i")
+    with pytest.raises(DataError, match=r"b\.csv: 's' holds '5a'; a continued column needs whole numbers"):
         apply(made, tmp_path)
     query(f"COPY (SELECT 1 AS s, 1 AS p, 'x' AS i) TO '{tmp_path / 'b.csv'}' (FORMAT parquet)")
     with pytest.raises(DataError, match=r"a\.csv, b\.csv: CSV and Parquet are mixed"):

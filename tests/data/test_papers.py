@@ -17,6 +17,7 @@ from tests.data.slow_papers import (
     HOUR,
     Click,
     Lists,
+    Look,
     Rating,
     asars,
     by_user,

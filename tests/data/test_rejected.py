@@ -122,6 +122,16 @@ def test_rejected_rows_of_several_files_name_the_file(tmp_path: Path) -> None:
     assert [row for (row,) in events(log, "row")] == [1, 2, 3, 4, 5, 8, 9, 10, 11, 12]
 
 
+@pytest.mark.parametrize("every", [2, 7, 1000])
+def test_rows_keep_their_place_among_lines_that_are_none(tmp_path: Path, every: int) -> None:
+    lines = ["broken" if k % every == 0 or k in (5, 6) else f"{k},a,{T}" for k in range(1, 3001)]
+    (tmp_path / "holes.csv").write_text("\n".join(["user,item,time", *lines]) + "\n")
+    log = read(tmp_path / "holes.csv")
+    good = [k for k, line in enumerate(lines, 1) if line != "broken"]
+    assert events(log, 'row, "user"') == [(k, k) for k in good]
+    assert [line for line, _ in aside(log)] == [k + 1 for k in range(1, 3001) if k not in good]
+
+
 def test_a_quote_that_is_never_closed_costs_its_own_line_only(tmp_path: Path) -> None:
     lines = [f"{user},{item},{T + user}" for user in range(1, 100_001) for item in ("a",)]
     lines[10] = '11,"a,1400000011'

@@ -69,7 +69,9 @@ def slow_scores(model: NARM, items: list[int]) -> Tensor:
 
 
 def golden_model(**config: object) -> NARM:
-    weights = {name: torch.tensor(value, dtype=torch.float64) for name, value in GOLDEN["weights"].items() if name != "gru"}
+    weights = {
+        name: torch.tensor(value, dtype=torch.float64) for name, value in GOLDEN["weights"].items() if name != "gru"
+    }
     gru = {name: torch.tensor(value, dtype=torch.float64) for name, value in GOLDEN["weights"]["gru"].items()}
     n_items, size = weights["E"].shape
     model = NARM(n_items, NARM.Config(embedding_size=size, hidden_size=len(weights["v"]), **config)).double().eval()
@@ -161,7 +163,7 @@ def test_after_the_first_w_events_nothing_changes_if_asked_so() -> None:
 def test_weights_sum_to_one_inside_the_window() -> None:
     model = small(window=3)
     weights = model.explain(Events.of([[1, 2, 3, 4, 5]]), model.initial_state(torch.zeros(1, dtype=torch.int64)))
-    attention = weights["attention"][0]                                    # [5, 3]
+    attention = weights["attention"][0]  # [5, 3]
     torch.testing.assert_close(attention.sum(-1), torch.ones(5, dtype=torch.float64))
     assert (attention[2:] > 0).all()
 

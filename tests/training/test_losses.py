@@ -161,9 +161,9 @@ class Reader(Vector):
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
         assert isinstance(query, dict)
         items = torch.arange(1, self.n_items + 1) if items is None else items
-        candidates = self.table[items - 1]                                 # [C, 3] or [N, C, 3]
-        match = query["taste"][:, None] * candidates                       # [N, C, 3]
-        return torch.tanh(match).sum(-1) + self.bias[items - 1]            # [N, C]
+        candidates = self.table[items - 1]  # [C, 3] or [N, C, 3]
+        match = query["taste"][:, None] * candidates  # [N, C, 3]
+        return torch.tanh(match).sum(-1) + self.bias[items - 1]  # [N, C]
 
 
 def asked(model: SequenceModel, n: int, seed: int = 0) -> tuple[Query, Tensor]:
@@ -217,7 +217,7 @@ def test_a_negative_that_is_the_target_costs_nothing(name: str) -> None:
     model = Vector(19)
     query, targets = asked(model, 4)
     others = torch.stack([(targets + 1 + k) % 19 + 1 for k in (0, 4)], 1)  # [N, 2] never the target
-    with_target = torch.cat([others, (targets + 1)[:, None]], 1)           # [N, 3]
+    with_target = torch.cat([others, (targets + 1)[:, None]], 1)  # [N, 3]
     options = {"correct": "negatives"} if name == "sampled_softmax" else {"t": 0.0} if name == "gbce" else {}
     want = loss_of(name, model, query, targets, pool(others, 4), **options)
     torch.testing.assert_close(loss_of(name, model, query, targets, pool(with_target, 4), **options), want)

@@ -120,19 +120,19 @@ def test_log_q_of_a_pool_is_how_often_it_comes() -> None:
         drawn = sampler.sample(targets, 5, g, exclude=exclude)
         np.add.at(got, drawn.items[drawn.real[0]].numpy() - 1, 1 / 4000)
     claim = 5 * share(0.75)
-    claim[[0, 2]] = 0                                                      # the target and what was touched
+    claim[[0, 2]] = 0  # the target and what was touched
     np.testing.assert_allclose(got, claim, rtol=0.1, atol=0.01)
     assert drawn.items.shape == (5,)
     np.testing.assert_allclose(drawn.log_q.exp(), 5 * share(0.75)[drawn.items - 1], rtol=1e-5)
 
 
 def test_other_targets_of_the_batch_are_negatives_and_the_own_is_not() -> None:
-    targets = torch.tensor([4, 1, 4, 6])                                   # items 5, 2, 5, 7
+    targets = torch.tensor([4, 1, 4, 6])  # items 5, 2, 5, 7
     law = Popularity(COUNTS, 1.0)
     drawn = InBatch(law).sample(targets, 0, generator(0), exclude=torch.tensor([[7], [0], [2], [1]]))
     assert drawn.items.tolist() == [5, 2, 5, 7]
     assert drawn.real.tolist() == [
-        [False, True, False, False],                                       # 5 is its own target, 7 was touched
+        [False, True, False, False],  # 5 is its own target, 7 was touched
         [True, False, True, True],
         [False, False, False, True],
         [True, True, True, False],

@@ -33,8 +33,7 @@ def written_whole(folder: Path, manifest: str = MANIFEST) -> Iterator[Path]:
     A folder that stands there is only replaced if it holds a file named `manifest`, so nobody's other files are lost.
     """
     folder = folder.resolve()
-    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / manifest).exists())):
-        raise SavedFileError(f"{folder}: holds something that was not saved from here; give a new or an empty folder")
+    check_place(folder, manifest)
     made = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -47,9 +46,17 @@ def written_whole(folder: Path, manifest: str = MANIFEST) -> Iterator[Path]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise SavedFileError(f"{folder}: could not be written: {reason}; what was there before is untouched") from None
+    except SavedFileError as error:  # of a file in it: named by the place that it was meant for
+        raise SavedFileError(f"{error}; what was there before is untouched".replace(str(made), str(folder))) from None
     finally:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
+
+
+def check_place(folder: Path, manifest: str = MANIFEST) -> None:
+    """Refuse a place in which something stands that is no saved folder with a `manifest`; ask before long work."""
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / manifest).exists())):
+        raise SavedFileError(f"{folder}: holds something that was not saved from here; give a new or an empty folder")
 
 
 def _put(made: Path, folder: Path) -> None:

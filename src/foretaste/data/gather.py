@@ -123,27 +123,32 @@ def _columns(layout: Layout) -> list[str]:
 
 def _stored(workspace: Workspace, source: Source, layout: Layout, file: File, before: Sequence[str]) -> str:
     """A table of the rows of one file, as they are to be."""
-    table = workspace.new_table("file")
-    changed = {column: _continued(workspace, source, column, before) for column in layout.continued}
-    shown = ", ".join(["*"] + ([f"{text(file.part)} AS {PART}"] if file.part else []))
-    if changed:
-        replaced = ", ".join(f"{sql} AS {name(column)}" for column, sql in changed.items())
-        shown = shown.replace("*", f"* REPLACE ({replaced})", 1)
     if file.part and PART in source.types:
         raise ConfigError(f"{source.label} has a column '{PART}' already, and the recipe names parts of its own")
-    relation = source.parts[0].relation
-    workspace.run(f"CREATE TABLE {table} AS SELECT {shown} FROM {relation}", f"{source.label}: cannot be read")
+    table: str = workspace.new_table("file")
+    workspace.run(f"CREATE TABLE {table} AS FROM {source.parts[0].relation}", f"{source.label}: cannot be read")
     _refuse_bad_lines(workspace, source)
-    return _unrolled(workspace, source, table, layout.lines) if layout.lines else table
+    if layout.lines:
+        table = _unrolled(workspace, source, table, layout.lines)
+    numbers = ", ".join(_continued(workspace, source, table, column, before) for column in layout.continued)
+    replaced = f" REPLACE ({numbers})" if numbers else ""
+    part = f", {text(file.part)} AS {PART}" if file.part else ""
+    made = workspace.new_table("file")
+    workspace.run(f"CREATE TABLE {made} AS SELECT *{replaced}{part} FROM {table}", source.label)
+    return made
 
 
-def _continued(workspace: Workspace, source: Source, column: str, before: Sequence[str]) -> str:
+def _continued(workspace: Workspace, source: Source, table: str, column: str, before: Sequence[str]) -> str:
     """SQL: the numbers of a column, begun after the last of the files before."""
-    number = f"CAST({name(column)} AS BIGINT)"
-    if not before:
-        return number
-    (last,) = workspace.row(f"SELECT max({name(column)}) FROM {before[-1]}")
-    return f"{number} - (SELECT min({number}) FROM {source.parts[0].relation}) + {last + 1}"
+    number = f"TRY_CAST({name(column)} AS BIGINT)"
+    odd, first = workspace.row(
+        f"SELECT any_value({name(column)}) FILTER ({number} IS NULL), min({number}) FROM {table}"
+    )
+    if odd is not None:
+        raise DataError(f"{source.label}: '{column}' holds {odd!r}; a continued column needs whole numbers")
+    last = workspace.row(f"SELECT max({name(column)}) FROM {before[-1]}")[0] if before else None
+    moved = 0 if last is None or first is None else last + 1 - first
+    return f"{number} + {moved} AS {name(column)}"
 
 
 def _refuse_bad_lines(workspace: Workspace, source: Source) -> None:

@@ -188,4 +188,5 @@ def _last_error(output: str) -> str:
 
 def _one_line(error: BaseException) -> str:
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    return " ".join(str(reason).split()) or type(error).__name__
+    said = " ".join(str(reason).split()) or type(error).__name__
+    return f"its files are not laid out as expected ({said})" if isinstance(error, ValueError | LookupError) else said

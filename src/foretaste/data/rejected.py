@@ -36,6 +36,8 @@ UNREADABLE = {
 """DuckDB's kinds of lines that are no rows, in our words. Any other kind means that the file must be mended first."""
 LONGEST = 1 << 20
 """Bytes of one row, over all its lines; what is longer is no row."""
+FEW_HOLES = 500
+"""Up to so many places where lines are missing, rows are numbered without a join."""
 MARK = "\x02"
 """Stands for a quote in a line that was made harmless."""
 
@@ -73,7 +75,7 @@ class Lines:
                        CASE WHEN harmless THEN replace(left(raw, -length({tail})), {text(MARK)}, '"') ELSE raw END
                 FROM (SELECT *, ends_with(raw, {tail}) AS harmless FROM (
                     SELECT line, arg_min(error_type, coalesce(column_idx, 0)) AS kind,
-                           trim(any_value(csv_line), chr(10) || chr(13)) AS raw
+                           trim(coalesce(any_value(csv_line), ''), chr(10) || chr(13)) AS raw
                     FROM {part.csv.rejects} GROUP BY line))
                 """).fetchone()
             unread = int(answer[0]) if answer else 0
@@ -89,10 +91,22 @@ class Lines:
         """SQL: the rows that were read, with their place `row` among all rows."""
         if not self.unread:
             return f"(SELECT *, rowid + 1 AS row FROM {raw})"
+        nth = f"SELECT good, row_number() OVER (ORDER BY row) AS n FROM {self.bad}"
+        before = f"SELECT good, max(n) AS before FROM ({nth}) GROUP BY good"
+        holes = self.workspace.rows(f"{before} ORDER BY good LIMIT {FEW_HOLES + 1}")
+        if len(holes) <= FEW_HOLES:
+            return f"(SELECT *, rowid + 1 + {_shift(holes)} AS row FROM {raw})"
         return f"""(SELECT r.*, r.place + coalesce(b.before, 0) AS row
-            FROM (SELECT *, rowid + 1 AS place FROM {raw}) AS r ASOF LEFT JOIN (
-                SELECT good, max(n) AS before FROM (SELECT good, row_number() OVER (ORDER BY row) AS n FROM {self.bad})
-                GROUP BY good) AS b ON r.place > b.good)"""
+            FROM (SELECT *, rowid + 1 AS place FROM {raw}) AS r ASOF LEFT JOIN ({before}) AS b ON r.place > b.good)"""
+
+
+def _shift(holes: list[tuple[int, int]], before: int = 0) -> str:
+    """SQL: how many lines that are no rows stand before a row; a tree of comparisons, faster than any join."""
+    if not holes:
+        return str(before)
+    good, upto = holes[len(holes) // 2]
+    left, right = _shift(holes[: len(holes) // 2], before), _shift(holes[len(holes) // 2 + 1 :], upto)
+    return f"CASE WHEN rowid + 1 > {good} THEN {right} ELSE {left} END"
 
 
 def collect(workspace: Workspace, lines: Lines, view: str, cells: Iterable[Cell]) -> Table:
@@ -104,7 +118,7 @@ def collect(workspace: Workspace, lines: Lines, view: str, cells: Iterable[Cell]
     table = workspace.new_table("rejected")
     seen: dict[str, str] = {}
     for cell in cells:
-        seen.setdefault(cell.column, f"{text(cell.column)}: {cell.original}")
+        seen.setdefault(cell.column.lower(), f"{text(cell.column)}: {cell.original}")
     workspace.run(
         f"""
         CREATE TABLE {table} AS

@@ -94,4 +94,5 @@ class Sequences:
 
 def _distinct(offsets: Offsets) -> Offsets:
     """Ascending offsets without the empty rows between them."""
-    return offsets[np.append(True, offsets[1:] != offsets[:-1])]
+    kept: Offsets = offsets[np.append(True, offsets[1:] != offsets[:-1])]
+    return kept

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
+import re
 import shutil
 import tempfile
 import weakref
@@ -87,9 +89,10 @@ def text(value: object) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error, without DuckDB's name for its kind."""
+    """The first line of an error, without DuckDB's name for its kind and without JSON around it."""
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return first.split("Error: ", 1)[-1]
+    inner = re.search(r'"exception_message":("(?:[^"\\]|\\.)*")', first)
+    return str(json.loads(inner[1])) if inner else first.split("Error: ", 1)[-1]
 
 
 def _drop(db: duckdb.DuckDBPyConnection, table: str) -> None:

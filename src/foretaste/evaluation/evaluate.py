@@ -24,11 +24,11 @@ from foretaste.data.sequences import PARTS, TRAIN, Sequences
 from foretaste.errors import ConfigError
 from foretaste.evaluation.metrics import Lists
 from foretaste.evaluation.protocols import Cases
-from foretaste.evaluation.questions import Questions, questions, ranges, tiers
+from foretaste.evaluation.questions import Questions, questions, tiers
 from foretaste.evaluation.ranking import MISS, Ints, ScoreError, Scorer, rank
 from foretaste.evaluation.report import Evaluation, Facts
 from foretaste.models.contract import Query, SequenceModel, query_rows
-from foretaste.models.rows import take
+from foretaste.models.rows import ranges, take
 from foretaste.models.topk import top_k
 
 __all__ = ["Evaluation", "evaluate"]

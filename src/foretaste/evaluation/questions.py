@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from foretaste.data.sequences import Sequences
 from foretaste.errors import DataError
 from foretaste.evaluation.protocols import Bools, Cases, Ints
+from foretaste.models.rows import ranges
 
 
 @dataclass(frozen=True)
@@ -96,14 +97,6 @@ def tiers(items: NDArray[Any], popularity: NDArray[Any]) -> NDArray[np.int8]:
     tier[1:][popularity == 0] = 2
     found: NDArray[np.int8] = tier[items]
     return found
-
-
-def ranges(start: Ints, stop: Ints) -> Ints:
-    """The integers of all ranges start[i] .. stop[i], one after the other."""
-    size = stop - start
-    ends = np.cumsum(size)
-    out: Ints = np.arange(ends[-1] if len(ends) else 0) + np.repeat(start - (ends - size), size)
-    return out
 
 
 def _check(log: Sequences, cases: Cases, n_items: int) -> None:

@@ -174,10 +174,8 @@ class SequenceModel(nn.Module, ABC):
         if items is not None:
             matrix = matrix[items - 1]                                     # [C, D] or [..., C, D]
             bias = None if bias is None else bias[items - 1]               # [C] or [..., C]
-        if matrix.dim() == 2:
-            scores = query @ matrix.T                                      # [..., I] or [..., C]
-        else:
-            scores = torch.einsum("...d,...cd->...c", query, matrix)       # [..., C]
+        shared = matrix.dim() == 2
+        scores = query @ matrix.T if shared else torch.einsum("...d,...cd->...c", query, matrix)  # [..., C] or [..., I]
         return scores if bias is None else scores + bias
 
     def explain(self, events: Events, state: State, items: Tensor | None = None) -> dict[str, Tensor]:

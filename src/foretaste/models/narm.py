@@ -89,10 +89,10 @@ class NARM(SequenceModel):
 
     def reset_parameters(self) -> None:
         """Draw new weights from torch's current generator (see `contract.seeded`)."""
-        authors = self.config.init == "authors"
+        authors, bound = self.config.init == "authors", 1 / math.sqrt(self.config.hidden_size)
         for name, weight in self.named_parameters():
             if not authors:
-                nn.init.uniform_(weight, -1 / math.sqrt(self.config.hidden_size), 1 / math.sqrt(self.config.hidden_size))
+                nn.init.uniform_(weight, -bound, bound)
             elif name.startswith("gru.bias") or name == "bias":
                 nn.init.zeros_(weight)
             elif name == "gru.weight_hh_l0":

@@ -19,7 +19,7 @@ def take(log: Sequences, start: NDArray[np.int64], stop: NDArray[np.int64]) -> E
     `starts` marks the first known event of each session, so that a session whose first item is cold still begins.
     """
     counts = log.known[stop] - log.known[start]                            # [B] known events in each range
-    index = _ranges(start, stop)                                           # [n] flat places, row after row
+    index = ranges(start, stop)                                           # [n] flat places, row after row
     index = index[np.asarray(log.items)[index] > 0]
     rows = np.repeat(np.arange(len(start)), counts)                        # [n]
     places = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)  # [n] position inside the row
@@ -45,7 +45,7 @@ def take(log: Sequences, start: NDArray[np.int64], stop: NDArray[np.int64]) -> E
     )
 
 
-def _ranges(start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.int64]:
+def ranges(start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.int64]:
     """The integers of all ranges start[b] .. stop[b], one after the other."""
     size = stop - start
     ends = np.cumsum(size)

@@ -11,25 +11,28 @@ The folder holds three or four files, none of which can run code:
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 import foretaste
 from foretaste.data.folders import written_whole
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, NeedsError, SavedFileError, TrainingError
-from foretaste.models import model_class
-from foretaste.models.contract import Events, SequenceModel, query_rows
+from foretaste.models.contract import Events, SequenceModel, State, query_rows
+from foretaste.models.device import usable
+from foretaste.models.loading import FORMAT, read_facts, read_items, read_model
 from foretaste.models.topk import top_k
 
-FORMAT = 1
+CHUNK = 512
+"""Events of a history that the model takes in at once."""
 SCORE_BYTES = 64 * 2**20
 """What a block of scores may hold while recommending."""
 
@@ -81,8 +84,7 @@ class Trained:
         `candidates` are the only items to choose from, `exclude` never appear, `leave_out_seen` leaves out what the
         history holds. An unknown item in a history is skipped and reported; in `candidates` it is an error.
         """
-        if k < 1:
-            raise ConfigError(f"k = {k}; ask for at least one recommendation")
+        _check_k(k)
         if not histories:
             return []
         events, skipped = self._events(histories, times)
@@ -92,7 +94,7 @@ class Trained:
         step = max(1, SCORE_BYTES // (4 * max(columns, 1)))
         out: list[Recommendations] = []
         with self._answering():
-            query = self._query(events, self._user_numbers(users, len(histories)))
+            query = self.model.query(self._after(events, self._user_numbers(users, len(histories))))
             for first in range(0, len(histories), step):
                 rows = slice(first, first + step)
                 scores = self.model.score(query_rows(query, rows), pool)[:, 0].clone()  # [b, C]
@@ -126,6 +128,7 @@ class Trained:
 
     def similar_items(self, item: Hashable, k: int = 10) -> Recommendations:
         """The items whose vectors point the way of this one (cosine), for models that have an item matrix."""
+        _check_k(k)
         number = self.items.number(item)
         if not number:
             raise ConfigError(f"item {item!r} is not known to this recommender")
@@ -147,11 +150,11 @@ class Trained:
         if not length:
             return {}
         with self._answering():
-            state = self.model.initial_state(self._user_numbers(None if user is None else [user], 1))
-            parts = self.model.explain(events, state)
+            state = self._after(events.cut(0, length - 1), self._user_numbers(None if user is None else [user], 1))
+            parts = self.model.explain(events.cut(length - 1), state)
         out = {}
         for name, weights in parts.items():
-            newest = weights[0, length - 1]                                # [V]
+            newest = weights[0, 0]                                         # [V]
             shown = min(length, len(newest))
             ids = self.items.raw(events.items[0, length - shown : length].tolist())
             out[name] = list(zip(ids, newest[len(newest) - shown :].tolist(), strict=True))
@@ -171,7 +174,10 @@ class Trained:
         }
         weights = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
         with written_whole(folder, manifest="recommender.json") as fresh:
-            save_file(weights, fresh / "weights.safetensors")
+            try:
+                save_file(weights, fresh / "weights.safetensors")
+            except SafetensorError as error:
+                raise SavedFileError(f"{folder}: could not be written ({error}); free some space") from None
             self.items.write(fresh / "items.parquet")
             if self.users is not None and self.model.n_users:
                 self.users.write(fresh / "users.parquet")
@@ -181,27 +187,13 @@ class Trained:
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> Trained:
         """Read what `save` wrote, or say in one sentence what is wrong with the folder."""
-        folder = Path(folder)
-        facts = _read_facts(folder)
-        kind = model_class(facts["model"])
-        items = Vocabulary.read(folder / "items.parquet")
-        if len(items) != facts["n_items"]:
-            raise SavedFileError(
-                f"{folder / 'items.parquet'}: holds {len(items)} items, recommender.json says {facts['n_items']}; "
-                "the folder was edited or only half copied: copy it again"
-            )
+        folder, where = Path(folder), usable(device)
+        facts = read_facts(folder)
+        items, model = read_items(folder, facts), read_model(folder, facts)
         users = Vocabulary.read(folder / "users.parquet") if facts["n_users"] else None
-        model = kind(facts["n_items"], kind.Config.of(facts["config"]), facts["n_users"])
-        path = folder / "weights.safetensors"
-        try:
-            model.load_state_dict(load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise SavedFileError(f"{path}: cannot be read ({error}); the file is missing or truncated") from None
-        except RuntimeError as error:
-            raise SavedFileError(f"{path}: does not fit the config in recommender.json: {error}") from None
         own = {"format", "foretaste", "model", "config", "n_items", "n_users"}
         rest = {name: value for name, value in facts.items() if name not in own}
-        return cls(facts["model"], model.to(device).eval(), items, users, rest)
+        return cls(facts["model"], model.to(where).eval(), items, users, rest)
 
     def _answering(self) -> Any:
         self.model.eval()
@@ -215,8 +207,6 @@ class Trained:
             raise NeedsError(f"model '{self.name}' needs the times of the events; give times=[...] beside the history")
         numbers, clocks, skipped = [], [], []
         for row, history in enumerate(histories):
-            if isinstance(history, str):
-                raise ConfigError(f"a history is a list of item ids, not the text {history!r}; write [{history!r}]")
             known = self._numbers(history)
             numbers.append([n for n in known if n])
             skipped.append([raw for raw, n in zip(history, known, strict=True) if not n])
@@ -227,10 +217,13 @@ class Trained:
         events = Events.of(numbers, times=clocks if times is not None else None)
         return events.to(self._device()), skipped
 
-    def _query(self, events: Events, users: Tensor) -> Any:
-        """The query [B, 1, ...] after each row's last event."""
-        _, state = self.model(events, self.model.initial_state(users), at=torch.zeros_like(events.mask))
-        return self.model.query(state)
+    def _after(self, events: Events, users: Tensor) -> State:
+        """The state after each row's last event; long histories in pieces, which by the law is the same."""
+        state = self.model.initial_state(users)
+        for first in range(0, events.shape[1], CHUNK):
+            piece = events.cut(first, first + CHUNK)
+            _, state = self.model(piece, state, at=torch.zeros_like(piece.mask))
+        return state
 
     def _device(self) -> torch.device:
         return next((t.device for t in (*self.model.parameters(), *self.model.buffers())), torch.device("cpu"))
@@ -243,6 +236,8 @@ class Trained:
         return torch.tensor(numbers, dtype=torch.int64, device=self._device())  # [B]
 
     def _numbers(self, raw: Sequence[Hashable]) -> list[int]:
+        if isinstance(raw, str | bytes) or not isinstance(raw, Iterable):
+            raise ConfigError(f"expected a list of item ids, found {raw!r}; write [{raw!r}]")
         found: list[int] = self.items.numbers(raw).tolist()
         return found
 
@@ -277,22 +272,6 @@ class Trained:
         return out
 
 
-def _read_facts(folder: Path) -> dict[str, Any]:
-    """recommender.json, checked."""
-    path = folder / "recommender.json"
-    try:
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = facts["format"]
-    except FileNotFoundError:
-        raise SavedFileError(f"{folder}: no recommender.json; give a folder that Foretaste has written") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SavedFileError(f"{path}: cannot be read ({error}); the file is damaged: copy the folder again") from None
-    if version != FORMAT:
-        raise SavedFileError(
-            f"{path}: format {version} was written by version {facts.get('foretaste')}; this is version "
-            f"{foretaste.__version__} and reads format {FORMAT}: install a newer version, or train again"
-        )
-    missing = {"model", "config", "n_items", "n_users"} - facts.keys()
-    if missing:
-        raise SavedFileError(f"{path}: lacks {', '.join(sorted(missing))}; the file was edited")
-    return facts
+def _check_k(k: int) -> None:
+    if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+        raise ConfigError(f"k = {k!r}; ask for a whole number of recommendations, at least one")

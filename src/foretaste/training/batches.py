@@ -48,11 +48,11 @@ class Batch:
 def batches(log: Sequences, scope: Scope, *, budget: int, chunk: int, seed: tuple[int, ...]) -> Iterator[Batch]:
     """One pass over the log. The same seed gives the same batches in the same order."""
     offsets = log.offsets(scope)
-    users = np.searchsorted(log.users, offsets[:-1], side="right") - 1     # [rows] user row of each row
+    users = np.searchsorted(log.users, offsets[:-1], side="right") - 1  # [rows] user row of each row
     numbers = np.asarray(log.user_numbers)[users]
     for rows in _groups(log, offsets, budget, chunk, np.random.default_rng(seed)):
         start, stop = offsets[rows], offsets[rows + 1]
-        who = torch.from_numpy(numbers[rows].astype(np.int64))             # [B]
+        who = torch.from_numpy(numbers[rows].astype(np.int64))  # [B]
         yield from _steps(log, start, stop, who, chunk)
 
 
@@ -69,7 +69,7 @@ def _groups(
     """Row numbers of one batch after the other."""
     targets = log.known[offsets[1:]] - log.known[offsets[:-1]] - 1
     rows = rng.permutation(np.flatnonzero(targets > 0))
-    size = np.minimum(targets[rows], chunk)                                # what a row adds to one step
+    size = np.minimum(targets[rows], chunk)  # what a row adds to one step
     pools = np.cumsum(size) // (budget * POOL)
     rows = rows[np.lexsort((targets[rows], pools))]
     ends = np.cumsum(np.minimum(targets[rows], chunk))
@@ -84,12 +84,12 @@ def _steps(
     log: Sequences, start: NDArray[np.int64], stop: NDArray[np.int64], users: Tensor, chunk: int
 ) -> Iterator[Batch]:
     """A group's rows in pieces of at most `chunk` inputs; the last event of a row is only a target."""
-    whole = take(log, start, stop)                                         # [B, L]
-    wanted = whole.mask[:, 1:]                                             # [B, L - 1]
+    whole = take(log, start, stop)  # [B, L]
+    wanted = whole.mask[:, 1:]  # [B, L - 1]
     if log.target is not None:
         wanted = wanted & whole.columns["target"][:, 1:].bool()
     for first in range(0, whole.shape[1] - 1, chunk):
         last = min(first + chunk, whole.shape[1] - 1)
         at = wanted[:, first:last]
-        targets = whole.items[:, first + 1 : last + 1][at] - 1             # [N]
+        targets = whole.items[:, first + 1 : last + 1][at] - 1  # [N]
         yield Batch(whole.cut(first, last), at, targets, users, fresh=first == 0)

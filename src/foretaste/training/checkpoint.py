@@ -33,7 +33,9 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any])
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
-        raise SavedFileError(f"{path}: could not be written ({error}); free some space or choose another folder") from error
+        raise SavedFileError(
+            f"{path}: could not be written ({error}); free some space or choose another folder"
+        ) from None
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

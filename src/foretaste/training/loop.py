@@ -2,7 +2,7 @@
 
 What it promises: the same seed, thread count and machine give the same weights; a run killed at any moment and started
 again on its folder ends with the weights it would have had; validation never looks at the test part; the best weights
-seen on validation are the ones kept. Dropout draws from torch's generator inside `seeded`, so the caller's is untouched.
+seen on validation are kept. Dropout draws from torch's generator inside `seeded`, so the caller's is untouched.
 """
 
 from __future__ import annotations
@@ -247,7 +247,9 @@ class _Run:
             "targets": self.targets,
         }
         write_tensors(
-            self.folder / "checkpoint.safetensors", run_state(self.model, self.optimizer, self.best, self.average), facts
+            self.folder / "checkpoint.safetensors",
+            run_state(self.model, self.optimizer, self.best, self.average),
+            facts,
         )
 
     def _resume(self) -> None:

@@ -39,8 +39,8 @@ def sampled_softmax(
     2019, who correct both sides as TensorFlow does. With `log_q` alone the sum estimates the rest of the partition
     function and the target stands for itself. With every other item once, both are the full softmax.
     """
-    t = positive if log_q_target is None else positive - log_q_target      # [N]
-    n = negative if log_q is None else negative - log_q                    # [N, M]
+    t = positive if log_q_target is None else positive - log_q_target  # [N]
+    n = negative if log_q is None else negative - log_q  # [N, M]
     return -logsigmoid(t - _log_sum(n, real))
 
 
@@ -69,9 +69,9 @@ def bpr_max(positive: Tensor, negative: Tensor, real: Tensor, regularisation: fl
 
     Hidasi & Karatzoglou, CIKM 2018, with its score regularisation. Gradients flow through w, as in their code.
     """
-    log_w = negative - _log_sum(negative, real)[:, None]                   # [N, M]
+    log_w = negative - _log_sum(negative, real)[:, None]  # [N, M]
     close = _log_sum(log_w + logsigmoid(positive[:, None] - negative), real)  # [N]
-    pull = _sum(_exp(log_w, real) * negative.square(), real)               # [N]
+    pull = _sum(_exp(log_w, real) * negative.square(), real)  # [N]
     return torch.where(real.any(1), regularisation * pull - close, 0)
 
 
@@ -82,13 +82,13 @@ def top1(positive: Tensor, negative: Tensor, real: Tensor) -> Tensor:
 
 def top1_max(positive: Tensor, negative: Tensor, real: Tensor) -> Tensor:
     """sum_j w_j (sigma(s_j - s+) + sigma(s_j^2)), where w = softmax over the negatives. CIKM 2018."""
-    w = _exp(negative - _log_sum(negative, real)[:, None], real)           # [N, M]
+    w = _exp(negative - _log_sum(negative, real)[:, None], real)  # [N, M]
     return _sum(w * (torch.sigmoid(negative - positive[:, None]) + torch.sigmoid(negative.square())), real)
 
 
 def hinge(positive: Tensor, negative: Tensor, real: Tensor, margin: float = 1.0, adaptive: bool = False) -> Tensor:
     """mean_j max(0, margin - s+ + s_j) (ASARS eq. 23); `adaptive` takes the hardest negative alone, as in Spotlight."""
-    gap = (margin - positive[:, None] + negative).clamp_min(0)             # [N, M]
+    gap = (margin - positive[:, None] + negative).clamp_min(0)  # [N, M]
     return torch.where(real, gap, 0).amax(1) if adaptive else _mean(gap, real)
 
 
@@ -119,9 +119,7 @@ LOSSES: Mapping[str, Loss] = {
     ),
     "top1": Loss("negatives", "the target above each negative, and negatives near zero", top1),
     "top1_max": Loss("negatives", "top1 for the hardest negatives, softly chosen", top1_max),
-    "hinge": Loss(
-        "negatives", "the target above each negative by a margin", hinge, {"margin": 1.0, "adaptive": False}
-    ),
+    "hinge": Loss("negatives", "the target above each negative by a margin", hinge, {"margin": 1.0, "adaptive": False}),
 }
 """Every loss by its name."""
 
@@ -162,10 +160,10 @@ def loss_of(
         return _full_softmax(model, query, targets, weights)
     if negatives is None:
         raise ConfigError(f"loss '{name}' compares the target with sampled items: set negatives to at least 1")
-    target = (targets + 1)[:, None]                                        # [N, 1]
-    positive = model.score(query, target)[:, 0]                            # [N]
-    negative = model.score(query, negatives.items)                         # [N, M]
-    real = negatives.real & (negatives.items != target)                    # [N, M]
+    target = (targets + 1)[:, None]  # [N, 1]
+    positive = model.score(query, target)[:, 0]  # [N]
+    negative = model.score(query, negatives.items)  # [N, M]
+    real = negatives.real & (negatives.items != target)  # [N, M]
     given = {**spec.options, **options}
     if name == "sampled_softmax":
         given = _correction(negatives, given["correct"])
@@ -201,8 +199,8 @@ def _exp(values: Tensor, real: Tensor) -> Tensor:
 
 
 def _sum(values: Tensor, real: Tensor) -> Tensor:
-    return torch.where(real, values, 0).sum(1)                             # [N]
+    return torch.where(real, values, 0).sum(1)  # [N]
 
 
 def _mean(values: Tensor, real: Tensor) -> Tensor:
-    return _sum(values, real) / real.sum(1).clamp_min(1)                   # [N]
+    return _sum(values, real) / real.sum(1).clamp_min(1)  # [N]

@@ -88,27 +88,27 @@ class Sampler(ABC):
         """
         if count < 1:
             raise ConfigError(f"negatives must be at least 1, found {count}")
-        own = (targets + 1)[:, None]                                       # [N, 1]
+        own = (targets + 1)[:, None]  # [N, 1]
         barred = own if exclude is None else torch.cat([own, exclude], 1)  # [N, 1 + X]
         barred = barred.sort(1).values
         if self.shared:
-            items = self.draw((count,), generator).to(targets.device)      # [M]
-            real = ~_contains(barred, items.expand(len(own), -1))          # [N, M]
+            items = self.draw((count,), generator).to(targets.device)  # [M]
+            real = ~_contains(barred, items.expand(len(own), -1))  # [N, M]
             often = math.log(count)
             return Negatives(items, real, self.log_q(items) + often, self.log_q(own[:, 0]) + often)
         items = self.draw((len(own), count), generator).to(targets.device)  # [N, M]
-        clash = _contains(barred, items)                                   # [N, M]
+        clash = _contains(barred, items)  # [N, M]
         for _ in range(REDRAWS):
             again = int(clash.sum())
             if not again:
                 break
             items[clash] = self.draw((again,), generator).to(targets.device)
             clash = _contains(barred, items)
-        first = torch.ones_like(barred, dtype=torch.bool)                  # [N, 1 + X] an item's first place in its row
+        first = torch.ones_like(barred, dtype=torch.bool)  # [N, 1 + X] an item's first place in its row
         first[:, 1:] = barred[:, 1:] != barred[:, :-1]
         chance = torch.where(first & (barred > 0), self.log_q(barred.clamp_min(1)).exp(), 0).sum(1)  # [N]
         powers = torch.arange(REDRAWS + 1, device=targets.device)
-        often_each = (count * (chance[:, None] ** powers).sum(1)).log()    # [N]
+        often_each = (count * (chance[:, None] ** powers).sum(1)).log()  # [N]
         return Negatives(items, ~clash, self.log_q(items) + often_each[:, None], self.log_q(own[:, 0]) + often_each)
 
 
@@ -130,16 +130,16 @@ class Popularity(Sampler):
     """
 
     def __init__(self, counts: ArrayLike, power: float = 0.75, *, shared: bool = False) -> None:
-        seen = np.asarray(counts, dtype=np.float64)                        # [I]
+        seen = np.asarray(counts, dtype=np.float64)  # [I]
         super().__init__(len(seen), shared=shared)
         if not np.all(np.isfinite(seen)) or seen.min() < 0:
             raise ConfigError("counts of items must be finite and not negative")
         law = np.maximum(seen, 1) ** power
         law /= law.sum()
         keep, other = _alias(law)
-        self._log_q = torch.from_numpy(np.log(law)).float()                # [I]
-        self._keep = torch.from_numpy(keep).float()                        # [I]
-        self._other = torch.from_numpy(other)                              # [I]
+        self._log_q = torch.from_numpy(np.log(law)).float()  # [I]
+        self._keep = torch.from_numpy(keep).float()  # [I]
+        self._other = torch.from_numpy(other)  # [I]
 
     @classmethod
     def of(cls, log: Sequences, n_items: int, power: float = 0.75, *, shared: bool = False) -> Popularity:
@@ -172,9 +172,9 @@ class InBatch:
         self, targets: Tensor, count: int, generator: torch.Generator, *, exclude: Tensor | None = None
     ) -> Negatives:
         """One pool for all rows: the N targets and, where there is an extra sampler, `count` drawn items."""
-        own, extra = targets + 1, self.extra if count else None            # [N]
+        own, extra = targets + 1, self.extra if count else None  # [N]
         drawn = [] if extra is None else [extra.draw((count,), generator).to(targets.device)]
-        items = torch.cat([own, *drawn])                                   # [M]
+        items = torch.cat([own, *drawn])  # [M]
         barred = own[:, None] if exclude is None else torch.cat([own[:, None], exclude], 1)  # [N, 1 + X]
         real = ~_contains(barred.sort(1).values, items.expand(len(own), -1))  # [N, M]
 
@@ -190,7 +190,7 @@ def touched(events: Events, at: Tensor) -> Tensor:
 
     It knows the events of this batch alone. For a history that goes on from an earlier chunk, give its own matrix.
     """
-    row, position = at.nonzero(as_tuple=True)                              # [N], [N]
+    row, position = at.nonzero(as_tuple=True)  # [N], [N]
     past = torch.arange(at.shape[1], device=at.device) <= position[:, None]  # [N, T]
     return torch.where(past & events.mask[row], events.items[row], 0)
 

@@ -65,8 +65,8 @@ def catalogue_cross_entropy(
     third of the work is done.
     """
     rows, columns = _shape_of_blocks(len(queries), len(matrix), queries.device, block_rows, block_items)
-    share = _share(weights, targets, matrix.dtype)                         # [N]
-    wants = torch.is_grad_enabled()                                        # inside `forward` it never is
+    share = _share(weights, targets, matrix.dtype)  # [N]
+    wants = torch.is_grad_enabled()  # inside `forward` it never is
     with torch.autocast(queries.device.type, enabled=False):
         loss: Tensor = _CatalogueCrossEntropy.apply(  # type: ignore[no-untyped-call]
             queries.to(matrix.dtype).contiguous(), matrix.contiguous(), bias, share, targets, rows, columns, wants
@@ -90,18 +90,18 @@ def score_cross_entropy(
     it computes for a tile is forgotten in the forward pass and computed again in the backward pass, so that only one
     tile of whatever the model holds for its scores is alive at a time. Dropout inside `score` repeats its draws.
     """
-    numbers = torch.arange(1, n_items + 1, device=targets.device)          # [I]
+    numbers = torch.arange(1, n_items + 1, device=targets.device)  # [I]
 
     def log_sum(part: Query, items: Tensor) -> Tensor:
-        return score(part, items).logsumexp(-1)                            # [R]
+        return score(part, items).logsumexp(-1)  # [R]
 
     losses = []
     for start in range(0, query_length(query), block_rows):
         block = slice(start, start + block_rows)
         part, own = query_rows(query, block), targets[block]
         sums = [checkpoint(log_sum, part, tile, use_reentrant=False) for tile in torch.split(numbers, block_items)]
-        hit = score(part, own[:, None] + 1)[:, 0]                          # [R]
-        losses.append(torch.stack(sums).logsumexp(0) - hit)                # [R]
+        hit = score(part, own[:, None] + 1)[:, 0]  # [R]
+        losses.append(torch.stack(sums).logsumexp(0) - hit)  # [R]
     return weighted_mean(torch.cat(losses), weights)
 
 
@@ -150,35 +150,35 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         need_query, need_matrix, need_bias = (wants and need for need in ctx.needs_input_grad[:3])  # type: ignore[attr-defined]
         tiles = [slice(start, min(start + columns, len(matrix))) for start in range(0, len(matrix), columns)]
         loss = queries.new_zeros(())
-        grad_query = torch.empty_like(queries) if need_query else None     # [N, D]
-        width = depth * need_matrix + need_bias                            # the bias is one more row of q, a constant 1
-        grad = queries.new_zeros(width, len(matrix)) if width else None    # [width, I]
+        grad_query = torch.empty_like(queries) if need_query else None  # [N, D]
+        width = depth * need_matrix + need_bias  # the bias is one more row of q, a constant 1
+        grad = queries.new_zeros(width, len(matrix)) if width else None  # [width, I]
         for start in range(0, n, rows):
             block = slice(start, start + rows)
-            q, own, part = queries[block], targets[block], share[block]    # [R, D], [R], [R]
+            q, own, part = queries[block], targets[block], share[block]  # [R, D], [R], [R]
             hit = (q * matrix[own]).sum(1) + (0 if bias is None else bias[own])  # [R]
             inside, sums, pulls = [], [], []
             for tile in tiles:
                 p, log_sum = _softmax_of_tile(q, matrix[tile], None if bias is None else bias[tile])
                 sums.append(log_sum)
                 if need_query:
-                    pulls.append(product(p, matrix[tile].T))               # [R, D]
+                    pulls.append(product(p, matrix[tile].T))  # [R, D]
                 if grad is not None:
-                    inside.append(p)                                       # [R, J]
-            each = torch.stack(sums)                                       # [G, R] lse of each tile
-            whole = each.logsumexp(0)                                      # [R]
+                    inside.append(p)  # [R, J]
+            each = torch.stack(sums)  # [G, R] lse of each tile
+            whole = each.logsumexp(0)  # [R]
             loss += (part * (whole - hit)).sum()
-            scale = (each - whole).exp() * part                            # [G, R] p(tile), weighted
+            scale = (each - whole).exp() * part  # [G, R] p(tile), weighted
             if grad_query is not None:
                 pull = torch.einsum("gr,grd->rd", scale, torch.stack(pulls))  # [R, D]
                 grad_query[block] = pull - part[:, None] * matrix[own]
             if grad is not None:
-                factor = _factors(q, need_matrix, need_bias)               # [width, R]
+                factor = _factors(q, need_matrix, need_bias)  # [width, R]
                 for tile, p, s in zip(tiles, inside, scale, strict=True):
-                    grad[:, tile] += product(factor * s, p.T)              # [width, J]
+                    grad[:, tile] += product(factor * s, p.T)  # [width, J]
                 grad.index_add_(1, own, factor * part, alpha=-1)
         grad_matrix = grad[:depth].T if grad is not None and need_matrix else None  # [I, D]
-        grad_bias = grad[-1] if grad is not None and need_bias else None   # [I]
+        grad_bias = grad[-1] if grad is not None and need_bias else None  # [I]
         ctx.save_for_backward(grad_query, grad_matrix, grad_bias)  # type: ignore[arg-type]
         return loss
 
@@ -186,7 +186,7 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, by_loss: Tensor) -> tuple[Tensor | None, ...]:
         grads: tuple[Tensor | None, ...] = ctx.saved_tensors  # type: ignore[attr-defined]
-        if by_loss.device.type != "cpu" or by_loss != 1:                   # spares a pass over [I, D]
+        if by_loss.device.type != "cpu" or by_loss != 1:  # spares a pass over [I, D]
             grads = tuple(None if grad is None else grad * by_loss for grad in grads)
         return (*grads, None, None, None, None, None)
 
@@ -196,15 +196,15 @@ def _softmax_of_tile(q: Tensor, rows: Tensor, bias: Tensor | None) -> tuple[Tens
 
     The largest probability of a row is exp(max - lse), at least 1 / J: its logarithm is always finite.
     """
-    scores = product(q, rows, bias)                                        # [R, J]
-    largest = scores.amax(1)                                               # [R]
+    scores = product(q, rows, bias)  # [R, J]
+    largest = scores.amax(1)  # [R]
     p = torch.softmax(scores, 1, out=scores) if scores.device.type == "cpu" else torch.softmax(scores, 1)  # [R, J]
     return p, largest - p.amax(1).log()
 
 
 def _factors(q: Tensor, matrix: bool, bias: bool) -> Tensor:
     """[width, R]: what p is multiplied with for the gradients of the matrix (q) and of the bias (1)."""
-    ones = q.new_ones(1, len(q)) if bias else q.new_empty(0, len(q))       # [1 or 0, R]
+    ones = q.new_ones(1, len(q)) if bias else q.new_empty(0, len(q))  # [1 or 0, R]
     return torch.cat([q.T, ones]) if matrix else ones
 
 
@@ -212,8 +212,8 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """a @ b.T + bias for a [M, K], b [N, K], bias [N]; no autograd. Exact float32, by oneDNN where that is at hand."""
     if a.dtype == torch.float32 and a.device.type == "cpu" and _has_onednn():
         out: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
-        return out                                                         # [M, N]
-    return a @ b.T if bias is None else torch.addmm(bias, a, b.T)          # [M, N]
+        return out  # [M, N]
+    return a @ b.T if bias is None else torch.addmm(bias, a, b.T)  # [M, N]
 
 
 @functools.cache

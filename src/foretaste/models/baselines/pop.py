@@ -9,7 +9,7 @@ State: nothing but the user's number, which it does not use.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ class Pop(SequenceModel):
     learns = "counts"
     masters = ("popularity",)
     beyond = "last_item"
-    not_applicable = {"gradients": "it counts and has no parameters"}
+    not_applicable: ClassVar = {"gradients": "it counts and has no parameters"}
 
     counts: Tensor
 
