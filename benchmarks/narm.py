@@ -31,7 +31,7 @@ from foretaste.training.progress import Live
 
 SIZES = {"embedding_size": 64, "hidden_size": 128}
 SCHEDULE = {"schedule": "linear", "epochs": 6, "patience": 6, "metric": "recall@20"}
-RATES = (0.0015, 0.003)
+RATES = (0.003, 0.006)
 ROWS: dict[str, dict[str, Any]] = {
     "tuned": SIZES,
     "hybrid-100": {},

@@ -109,6 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=40, help="time to spend, about")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, default=RESULT, help="where the figures go")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     machine = {
@@ -126,7 +127,7 @@ def main() -> None:
     }
     machine["load after"] = round(os.getloadavg()[0], 2)
     text = json.dumps(result, indent=2)
-    write_text(RESULT, text + "\n")
+    write_text(chosen.out, text + "\n")
     print(text)
 
 

@@ -8,56 +8,41 @@ from __future__ import annotations
 
 import json
 import sys
-import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, Parameter
 
 import foretaste
-from foretaste.errors import ConfigError, ForetasteError
-
-if TYPE_CHECKING:
-    from foretaste.data.events import EventLog
+from foretaste import words
+from foretaste.endings import end
+from foretaste.errors import ConfigError
+from foretaste.options import NO_COLUMNS, Columns, Count, Cutoffs, Flag, Json, Settings
 
 app = App(
     name="foretaste",
     version=foretaste.__version__,
     help="Next-item recommendation: from a raw log to an honest number and a live answer.",
-    help_epilogue="Begin with `foretaste demo`. Every command has --help with an example.",
+    help_epilogue="Begin with `foretaste demo`. Every command has `--help` with an example. `--debug` shows where an "
+    "error came from.",
     help_format="markdown",
+    default_parameter=Parameter(negative=()),
 )
 
-Json = Annotated[bool, Parameter(name="--json", help="Print one JSON object instead of text.", negative=())]
-Settings = Annotated[
-    tuple[str, ...], Parameter(name="--set", help="A setting as key=value, e.g. --set hidden_size=128; may be repeated.")
-]
 
-
-def main() -> None:
-    """Run the command line and exit: 0 well, 2 for an error that one line explains, 130 if interrupted."""
-    arguments = sys.argv[1:]
-    debug = "--debug" in arguments
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 well, 2 for an error that a line explains, 1 for a fault, 130 if interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app([word for word in arguments if word != "--debug"], exit_on_error=False, print_error=False)
-    except CycloptsError as error:
-        print(f"foretaste: {' '.join(str(error).split())} (see foretaste --help)", file=sys.stderr)
-        sys.exit(2)
-    except ForetasteError as error:
-        if debug:
-            raise
-        print(f"foretaste: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("foretaste: interrupted; a run with --out goes on from its last checkpoint", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+        app([word for word in given if word != "--debug"], exit_on_error=False, print_error=False)
+    except (Exception, KeyboardInterrupt) as error:
+        end(error, debug="--debug" in given)
+    end()
 
 
 @app.command
-def demo(*, simulated: bool = False, json: Json = False) -> None:
+def demo(*, simulated: Flag = False, json: Json = False) -> None:
     """From a log to ten recommendations in a few minutes: MovieLens-100K, or a simulated shop.
 
     Example: `foretaste demo --simulated`
@@ -69,7 +54,7 @@ def demo(*, simulated: bool = False, json: Json = False) -> None:
     """
     from foretaste.demo import run
 
-    _show(run(simulated=simulated), json, "")
+    _show(*run(simulated=simulated), json)
 
 
 @app.command
@@ -77,20 +62,16 @@ def prepare(
     *source: str,
     out: Path,
     recipe: str | None = None,
-    item: str | None = None,
-    user: str | None = None,
-    session: str | None = None,
-    time: str | None = None,
-    order: str | None = None,
+    columns: Columns = NO_COLUMNS,
     gap: str | None = None,
-    per_day: bool = False,
+    per_day: Flag = False,
     item_support: int = 0,
     session_length: int = 0,
     user_events: int = 0,
-    split: str = "session-order:fraction=0.1",
-    validation: str | None = "session-order:fraction=0.1",
+    split: str | None = None,
+    validation: str | None = None,
     rejected: Path | None = None,
-    strict: bool = False,
+    strict: Flag = False,
     json: Json = False,
 ) -> None:
     """Read a log (CSV or Parquet), check it, cut sessions, filter, split, number the items; write a folder.
@@ -98,14 +79,18 @@ def prepare(
     Example: `foretaste prepare clicks.csv --out clicks --session session_id --item item_id --time timestamp
     --item-support 5 --session-length 2 --split global-time:days=1`
 
+    What repeats, and what these options do not say, is better kept in a recipe, a TOML file:
+    `foretaste prepare folder/with/the/files --recipe ml-100k --out movies`
+
     Parameters
     ----------
     source
-        One or more files, a folder or a pattern; for a recipe the files in its order.
+        The log: a file, a folder of Parquet files or a quoted pattern. For a recipe the folder of its files, or the
+        files in its order.
     out
         Folder to write.
     recipe
-        Name or TOML file of a data recipe, instead of the options below.
+        Name or TOML file of a data recipe, instead of the options from --item to --validation.
     gap
         Begin a new session after a pause longer than this, such as 30m or 1h.
     per_day
@@ -117,10 +102,10 @@ def prepare(
     user_events
         Drop users with fewer events.
     split
-        Test part, as kind:setting=value: global-time:days=7, session-order:fraction=0.1, last-item, last-two,
-        last-session, ratio:train=0.7, given.
+        Test part, as kind:setting=value: global-time:days=7, session-order:fraction=0.1, whole-users, last-item,
+        last-two, last-session, ratio:train=0.7, given, none. Default: the newest tenth.
     validation
-        Validation part of the training part, in the same words, or `none`.
+        Validation part of the training part, in the same words. Default: the newest tenth.
     rejected
         File for the rows that cannot be used, each with its line and the reason.
     strict
@@ -129,29 +114,31 @@ def prepare(
     from foretaste.data import datasets
 
     if recipe is not None:
-        prepared = datasets.apply(datasets.recipe(recipe), *source, folder=out)
-    else:
-        if len(source) != 1 or item is None:
-            raise ConfigError("prepare needs one source and --item, the name of its item column, or --recipe")
-        log = _read(source[0], item, user, session, time, order, rejected=rejected, strict=strict)
-        if gap is not None or per_day:
-            log = log.sessions(gap=gap, per="day" if per_day else None)
-        wanted = {"item_support": item_support, "session_length": session_length, "user_events": user_events}
-        if any(wanted.values()):
-            log = log.filter(**{name: least for name, least in wanted.items() if least})
-        prepared = log.prepare(_split(split), None if validation in (None, "none") else _split(validation), folder=out)
-    _show(prepared.manifest, json, prepared.report())
+        prepared = datasets.apply(datasets.recipe(recipe), *source, folder=out, rejected=rejected, strict=strict)
+        _show(prepared.manifest, f"{prepared.report()}\n\n{datasets.comparison(prepared)}", json)
+        return
+    if len(source) != 1:
+        raise ConfigError(f"prepare: give one log, not {len(source)}; a recipe puts several files together")
+    log = columns.read(source[0], rejected=rejected, strict=strict)
+    if gap is not None or per_day:
+        log = log.sessions(gap=gap, per="day" if per_day else None)
+    least = {"item_support": item_support, "session_length": session_length, "user_events": user_events}
+    if any(least.values()):
+        log = log.filter(**least)
+    prepared = log.prepare(*words.parts_of(split, validation, log.has), folder=out)
+    _show(prepared.manifest, prepared.report(), json)
 
 
 @app.command
 def train(
     data: Path,
+    /,
     *,
     out: Path,
-    model: str = "narm",
+    model: str | None = None,
     recipe: str | None = None,
     set: Settings = (),
-    refit: bool | None = None,
+    refit: Flag = False,
     device: str = "cpu",
     json: Json = False,
 ) -> None:
@@ -164,39 +151,45 @@ def train(
     data
         A folder written by `foretaste prepare`.
     out
-        Folder for the recommender; checkpoints stand beside it in OUT.run.
+        Folder for the recommender; checkpoints stand beside it in OUT.run until it is saved.
     model
-        One of `foretaste models`.
+        One of `foretaste models`. Default: narm, or what the recipe says.
     recipe
         TOML file, or the name of one that comes with Foretaste, with the model and its settings.
+    set
+        A setting as key=value, such as --set hidden_size=128; may be repeated, and goes before the recipe's.
     refit
         After choosing the number of passes on the validation part, train afresh on training + validation.
     device
         cpu, cuda, cuda:1, ...
     """
+    from foretaste.data.folders import check_place
     from foretaste.data.prepared import Prepared
+    from foretaste.inspection import trained_facts
     from foretaste.recommender import RunRecipe
+    from foretaste.training.checkpoint import forget
     from foretaste.training.progress import Live
 
-    plan = RunRecipe(model=model) if recipe is None else RunRecipe.read(recipe)
-    recommender = plan.recommender(**_settings(set))
+    check_place(out, "recommender.json")
+    plan = RunRecipe(model="narm") if recipe is None else RunRecipe.read(recipe)
+    plan = plan if model is None else plan.with_(model=model)
+    recommender, run = plan.recommender(**words.settings(set)), out.with_name(f"{out.name}.run")
     report = Live(recommender.training.metric)
-    folder = out.with_name(out.name + ".run")
-    recommender.fit(
-        Prepared.open(data), refit=plan.refit if refit is None else refit, folder=folder, device=device, report=report
-    )
+    recommender.fit(Prepared.open(data), refit=refit or plan.refit, folder=run, device=device, report=report)
     recommender.save(out)
-    facts = recommender.trained.facts
-    _show({"saved": str(out), **facts}, json, f"saved: {out}")
+    forget(run)
+    facts, _ = trained_facts(recommender.trained)
+    _show({"saved": str(out), **facts}, f"saved: {out}", json)
 
 
 @app.command
 def evaluate(
     run: Path,
     data: Path,
+    /,
     *,
     protocol: str = "per-step",
-    cutoffs: tuple[int, ...] = (5, 10, 20),
+    cutoffs: Cutoffs = (5, 10, 20),
     part: str = "test",
     device: str = "cpu",
     out: Path | None = None,
@@ -204,7 +197,7 @@ def evaluate(
 ) -> None:
     """Rank every target of the test part among all items; print metrics with 95 % intervals.
 
-    Example: `foretaste evaluate clicks-narm clicks --protocol per-step`
+    Example: `foretaste evaluate clicks-narm clicks --protocol per-step --cutoffs 10 20`
 
     Parameters
     ----------
@@ -213,34 +206,30 @@ def evaluate(
     data
         The prepared folder it was trained from.
     protocol
-        per-step, last-item, last-session, frozen, living or product.
+        per-step, last-item, last-session, frozen, living or product; options as in last-item:unit=user,mask_seen=true.
     cutoffs
-        Cut-offs of the metrics.
+        List lengths of the metrics.
     part
         train, validation or test.
+    device
+        cpu, cuda, cuda:1, ...
     out
         File for the ranks of every case (npz), for later comparisons.
     """
     from foretaste.data.prepared import Prepared
-    from foretaste.data.sequences import PARTS
-    from foretaste.errors import nearest
-    from foretaste.evaluation import protocols
     from foretaste.recommender import Recommender
+    from foretaste.training.progress import Ranked
 
-    if part not in PARTS:
-        raise ConfigError(f"no part is called '{part}'; {nearest(part, PARTS)}")
-    found = Recommender.load(run, device).evaluate(
-        Prepared.open(data), protocol=protocols.protocol(protocol), part=PARTS.index(part), cutoffs=cutoffs, device=device
-    )
+    asked, number = words.protocol(protocol), words.part(part)
+    recommender, log = Recommender.load(run, device), Prepared.open(data)
+    found = recommender.evaluate(log, protocol=asked, part=number, cutoffs=cutoffs, progress=Ranked())
     if out is not None:
         found.save_ranks(out)
-    _show(found.as_dict(), json, found.table())
+    _show(found.as_dict(), found.table(), json)
 
 
 @app.command
-def recommend(
-    run: Path, *history: str, k: Annotated[int, Parameter(name=["-k", "--k"])] = 10, explain: bool = False, json: Json = False
-) -> None:
+def recommend(run: Path, /, *history: str, k: Count = 10, explain: Flag = False, json: Json = False) -> None:
     """The best items after a history of raw ids, the oldest first.
 
     Example: `foretaste recommend clicks-narm 214536502 214536500 -k 5 --explain`
@@ -250,27 +239,17 @@ def recommend(
     run
         A saved recommender.
     history
-        Item ids.
+        Item ids; of the open session for a session model. An id that begins with a dash comes after `--`.
     k
         How many.
     explain
         Also say which events of the history weighed most.
     """
+    from foretaste.answers import answered
     from foretaste.recommender import Recommender
 
     recommender = Recommender.load(run)
-    items = recommender.trained.items
-    known = [_as_known(word, items) for word in history]
-    found = recommender.recommend(known, k)
-    reasons = recommender.explain(known) if explain else {}
-    facts = {"items": found.ids, "scores": found.scores, "skipped": found.skipped, "because": reasons}
-    titles = dict(zip(items.ids, items.columns.get("title", items.ids), strict=True))
-    lines = [f"{place:3}. {titles[raw]}  ({score:.3f})" for place, (raw, score) in enumerate(found, start=1)]
-    if found.skipped:
-        lines.append(f"not known, left out: {', '.join(map(str, found.skipped))}")
-    for name, weights in reasons.items():
-        lines.append(f"{name}: " + ", ".join(f"{titles[raw]} {weight:.0%}" for raw, weight in weights))
-    _show(facts, json, "\n".join(lines))
+    _show(*answered(recommender, words.ids(history, recommender.trained.items), k, explain=explain), json)
 
 
 @app.command
@@ -279,39 +258,13 @@ def models(*, json: Json = False) -> None:
 
     Example: `foretaste models`
     """
-    from foretaste.models import MODELS, model_class
+    from foretaste.inspection import inspect_models
 
-    kinds = {name: model_class(name) for name in MODELS}
-    facts = {
-        name: {
-            "summary": kind.summary,
-            "paper": kind.paper,
-            "scope": kind.scope,
-            "needs": sorted(kind.needs),
-            "not_applicable": dict(kind.not_applicable),
-            "settings": {key: field.description for key, field in kind.Config.model_fields.items()},
-        }
-        for name, kind in kinds.items()
-    }
-    lines = []
-    for name, kind in kinds.items():
-        needs = f"; needs {', '.join(sorted(kind.needs))}" if kind.needs else ""
-        lines += [f"{name:8} {kind.summary} (a row is a {kind.scope}{needs})", f"{'':8} {kind.paper}"]
-        lines += [f"{'':8} battery, {part}: {why}" for part, why in kind.not_applicable.items()]
-    _show(facts, json, "\n".join(lines))
+    _show(*inspect_models(), json)
 
 
 @app.command
-def inspect(
-    source: str,
-    *,
-    item: str | None = None,
-    user: str | None = None,
-    session: str | None = None,
-    time: str | None = None,
-    order: str | None = None,
-    json: Json = False,
-) -> None:
+def inspect(source: str, /, *, columns: Columns = NO_COLUMNS, json: Json = False) -> None:
     """What a log is like: sizes, lengths, repeats, popularity, and what could not be used.
 
     Example: `foretaste inspect clicks.csv --session session_id --item item_id --time timestamp`
@@ -321,15 +274,9 @@ def inspect(
     source
         A log, or a folder written by `foretaste prepare`, or a saved recommender.
     """
-    from foretaste.inspection import inspect_folder, inspect_log
+    from foretaste.inspection import inspect_folder, inspect_log, is_ours
 
-    if (folder := Path(source)).is_dir() and item is None:
-        facts, text = inspect_folder(folder)
-    elif item is None:
-        raise ConfigError("inspect needs --item, the name of the log's item column, and --session or --user")
-    else:
-        facts, text = inspect_log(_read(source, item, user, session, time, order))
-    _show(facts, json, text)
+    _show(*(inspect_folder(Path(source)) if is_ours(source) else inspect_log(columns.read(source))), json)
 
 
 @app.command
@@ -340,44 +287,8 @@ def doctor(*, json: Json = False) -> None:
     """
     from foretaste.inspection import environment
 
-    facts = environment()
-    _show(facts, json, "\n".join(f"{name:12} {value}" for name, value in facts.items()))
+    _show(*environment(), json)
 
 
-def _show(facts: dict[str, Any], as_json: bool, text: str) -> None:
-    print(json.dumps(facts, ensure_ascii=False, default=str) if as_json else text)
-
-
-def _read(source: str, item: str, user: Any, session: Any, time: Any, order: Any, **options: Any) -> EventLog:
-    from foretaste.data.events import EventLog
-
-    return EventLog.read(source, item=item, user=user, session=session, time=time, order=order, **options)
-
-
-def _settings(words: tuple[str, ...]) -> dict[str, Any]:
-    """key=value words as a dictionary; values are TOML, and what is not is text."""
-    out: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {word}: write key=value, such as hidden_size=128")
-        try:
-            out[key.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            out[key.strip()] = value
-    return out
-
-
-def _split(word: str) -> Any:
-    """`global-time:days=7` as a split."""
-    from foretaste.data.splits import split_of
-
-    kind, _, rest = word.partition(":")
-    return split_of({"kind": kind, **_settings(tuple(part for part in rest.split(",") if part))})
-
-
-def _as_known(word: str, items: Any) -> Any:
-    """A word of the command line as the id it means: itself, or the number it writes."""
-    if word in items or not word.lstrip("-").isdigit():
-        return word
-    return int(word)
+def _show(facts: dict[str, Any], text: str, as_json: bool) -> None:
+    print(json.dumps(facts, ensure_ascii=False, default=str) if as_json else text, flush=True)

@@ -5,27 +5,32 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 from pydantic import Field
 
 import foretaste
 from foretaste.config import Config, read_toml
-from foretaste.data.datasets import recipes_folder
+from foretaste.data.datasets import find_recipe
+from foretaste.data.events import EventLog
 from foretaste.data.prepared import Prepared
-from foretaste.data.sequences import PARTS, TEST, TRAIN, VALIDATION
-from foretaste.errors import ConfigError, NeedsError, nearest
+from foretaste.data.sequences import PARTS, TEST, TRAIN, VALIDATION, Sequences
+from foretaste.data.splits import SessionOrder, Split
+from foretaste.errors import ConfigError, DataError, NeedsError, nearest
 from foretaste.evaluation.evaluate import Evaluation, evaluate
-from foretaste.evaluation.protocols import PerStep, Protocol
+from foretaste.evaluation.metrics import of_cases
+from foretaste.evaluation.protocols import Cases, PerStep, Protocol
+from foretaste.evaluation.protocols import protocol as named
 from foretaste.models import model_class
 from foretaste.models.contract import SequenceModel, seeded
+from foretaste.models.device import usable
 from foretaste.models.saved import History, Recommendations, Trained
 from foretaste.training.loop import Report, TrainResult, train
 from foretaste.training.settings import TrainConfig
 
-if TYPE_CHECKING:
-    from foretaste.data.events import EventLog
-    from foretaste.data.splits import Split
+CUTOFFS = (5, 10, 20)
+"""Of the metrics that are measured on the validation part after each pass."""
 
 
 class Recommender:
@@ -55,23 +60,25 @@ class Recommender:
         split: Split | None = None,
         validation: Split | None = None,
         protocol: Protocol | None = None,
-        refit: bool = False,
+        refit: bool | None = None,
         folder: str | Path | None = None,
         device: str = "cpu",
         report: Report | None = None,
     ) -> Recommender:
         """Train on a log, or on a prepared one.
 
-        A log without `split` is used whole, but for a validation slice of its most recent tenth. With a validation
-        part, the best pass on it is kept; `refit` then trains afresh on train + validation for that many passes.
-        `folder` keeps checkpoints: a killed run goes on from there.
+        With a validation part, the best pass on it is kept; `refit` then trains afresh on train + validation for that
+        many passes. A log without `split` is used whole: its most recent tenth chooses the number of passes, and it is
+        refitted unless `refit` says no. `folder` keeps checkpoints: a killed run goes on from there.
         """
+        usable(device)
         prepared = data if isinstance(data, Prepared) else _prepared(data, split, validation)
         self._check_needs(prepared)
         folder = None if folder is None else Path(folder)
+        refit = (data is not prepared and split is None) if refit is None else refit
         model = self._new(prepared)
         if self.kind.learns == "counts":
-            model.count(prepared.sequences.of_part(TRAIN, VALIDATION))
+            model.count(prepared.sequences.of_part(TRAIN, VALIDATION) if refit else prepared.sequences.of_part(TRAIN))
         else:
             model = self._fit_by_gradient(model, prepared, protocol or PerStep(), refit, folder, device, report)
         self._trained = Trained(self.name, model.eval(), prepared.items, prepared.users, self._facts(prepared, refit))
@@ -88,14 +95,16 @@ class Recommender:
         report: Report | None,
     ) -> SequenceModel:
         log, config = prepared.sequences, self.training
+        if config.metric not in (known := of_cases(np.ones(1, np.int64), np.arange(2), CUTOFFS)):
+            raise ConfigError(f"metric '{config.metric}' is not measured; {nearest(config.metric, known)}")
         has_slice = bool((log.part == VALIDATION).any())
         if refit and not has_slice:
             raise ConfigError("refit=True chooses the number of passes on a validation part, and this log has none")
-        asked = protocol.cases(log, VALIDATION) if has_slice else None
+        asked = _questions(log, VALIDATION, protocol) if has_slice else None
 
         def validate(candidate: SequenceModel) -> Mapping[str, float]:
             assert asked is not None
-            return evaluate(candidate, log, asked, cutoffs=(5, 10, 20), device=device).means()
+            return evaluate(candidate, log, asked, cutoffs=CUTOFFS, device=device).means()
 
         self.result = train(
             model,
@@ -118,19 +127,22 @@ class Recommender:
         return model
 
     def evaluate(
-        self, data: Prepared, *, protocol: Protocol | None = None, part: int = TEST, **options: Any
+        self, data: Prepared, *, protocol: Protocol | str = "per-step", part: int = TEST, **options: Any
     ) -> Evaluation:
-        """Rank every target of the test part among all items; see `foretaste.evaluation`."""
+        """Rank every target of the test part among all items; `options` as in `foretaste.evaluate`."""
         trained = self.trained
+        if not isinstance(data, Prepared):
+            raise ConfigError(f"evaluate reads a prepared log (log.prepare(split)), not {type(data).__name__}")
+        if part not in (TRAIN, VALIDATION, TEST):
+            raise ConfigError(f"part = {part!r}; expected TRAIN, VALIDATION or TEST of foretaste.data.sequences")
+        usable(options.get("device") or "cpu")
         if data.items.ids != trained.items.ids:
             raise ConfigError(
                 "this log numbers its items differently from the log the recommender was trained on; "
                 "evaluate on the prepared folder it was trained from"
             )
-        cases = (protocol or PerStep()).cases(data.sequences, part)
-        if not len(cases):
-            raise ConfigError(f"the {PARTS[part]} part asks nothing under this protocol; prepare the log with a split")
-        return evaluate(trained.model, data.sequences, cases, **options)
+        asking = named(protocol) if isinstance(protocol, str) else protocol
+        return evaluate(trained.model, data.sequences, _questions(data.sequences, part, asking), **options)
 
     @property
     def trained(self) -> Trained:
@@ -168,8 +180,9 @@ class Recommender:
         return new
 
     def _new(self, prepared: Prepared) -> SequenceModel:
+        n_users = len(prepared.users or ()) if "users" in self.kind.needs else 0
         with seeded(self.training.seed):
-            return self.kind(len(prepared.items), self.config, len(prepared.users or ()))
+            return self.kind(len(prepared.items), self.config, n_users)
 
     def _check_needs(self, prepared: Prepared) -> None:
         """Say before training what the model needs and the log lacks."""
@@ -187,19 +200,38 @@ class Recommender:
     def _facts(self, prepared: Prepared, refit: bool) -> dict[str, Any]:
         """What a saved folder says of its making."""
         return {
-            "trained_with": {**self.training.as_dict(), "refit": refit} if self.kind.learns == "gradient" else None,
+            "trained_with": {**(self.training.as_dict() if self.kind.learns == "gradient" else {}), "refit": refit},
             "passes": None if self.result is None else self.result.best_epoch,
             "history": [] if self.result is None else self.result.history,
-            "data": {name: prepared.manifest.get(name) for name in ("sources", "counts", "split", "leaks")},
+            "data": {name: prepared.manifest.get(name) for name in ("sources", "counts", "split", "validation")},
             "made_with": foretaste.__version__,
         }
 
 
 def _prepared(log: EventLog, split: Split | None, validation: Split | None) -> Prepared:
     """The log in memory; without a split, all of it for training but the most recent tenth, which validates."""
-    from foretaste.data.splits import SessionOrder
+    if not isinstance(log, EventLog):
+        raise ConfigError(f"fit reads a log (EventLog.read(...)) or a prepared one, not {type(log).__name__}")
+    if split is not None or validation is not None:
+        return log.prepare(split, validation=validation)
+    try:
+        return log.prepare(None, validation=SessionOrder(fraction=0.1))
+    except DataError as error:
+        raise DataError(
+            f"the most recent tenth of the sessions is to choose the best pass, but {error}; "
+            "to train without, fit(log.prepare())"
+        ) from None
 
-    return log.prepare(split, validation=validation if validation is not None or split else SessionOrder(fraction=0.1))
+
+def _questions(log: Sequences, part: int, protocol: Protocol) -> Cases:
+    cases = protocol.cases(log, part)
+    if not len(cases):
+        raise ConfigError(
+            f"the {PARTS[part]} part has nothing to ask under the protocol {protocol.name} "
+            f"({protocol.asks.format(protocol)}); "
+            "choose another protocol, or prepare the log with another split"
+        )
+    return cases
 
 
 class RunRecipe(Config):
@@ -219,13 +251,11 @@ class RunRecipe(Config):
     @classmethod
     def read(cls, name: str) -> RunRecipe:
         """From a TOML file, or by the name of one that comes with Foretaste (see `recipes/training`)."""
-        path = Path(name)
-        if path.suffix != ".toml":
-            folder = recipes_folder("training")
-            path = folder / f"{name}.toml"
-            if not path.is_file():
-                raise ConfigError(f"no recipe {name!r}: {nearest(name, sorted(p.stem for p in folder.glob('*.toml')))}")
-        return cls.of(read_toml(path))
+        path = find_recipe(name, "training")
+        try:
+            return cls.of(read_toml(path))
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
 
     def recommender(self, **changes: Any) -> Recommender:
         """The recommender, untrained."""

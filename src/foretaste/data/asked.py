@@ -34,6 +34,8 @@ class Asked:
     item_columns: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
+        if self.item is None:
+            raise DataError("name the column of items (item=)")
         if self.user is None and self.session is None:
             raise DataError("name the column of users (user=) or of sessions (session=), or both")
         if self.time is None and self.order is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from foretaste.errors import SavedFileError
@@ -19,7 +20,8 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise SavedFileError(
             f"{path}: could not be written ({error.strerror or error}); free some space or choose another folder"
         ) from None

@@ -49,6 +49,8 @@ def lay_out(
         if value not in get_args(known):
             raise ConfigError(f"prepare: {name} = {value!r}; expected one of {', '.join(get_args(known))}")
     for what, chosen in (("split", split), ("validation", validation)):
+        if not isinstance(chosen, Split | None):
+            raise ConfigError(f"{what} = {chosen!r}: expected a split, such as splits.GlobalTime(days=7), or None")
         if chosen is not None:
             chosen.check(log.has)
             level = logging.INFO if chosen.leaks.startswith("nothing") else logging.WARNING

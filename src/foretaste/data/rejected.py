@@ -15,6 +15,7 @@ import gzip
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,7 +146,8 @@ def write(workspace: Workspace, table: str, path: str | Path) -> None:
         workspace.db.execute(f"COPY (SELECT {columns} FROM {table}) TO {text(temporary)} (FORMAT csv, HEADER)")
         temporary.replace(path)
     except (OSError, duckdb.Error) as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise DataError(f"{path}: the rejected rows could not be written: {reason(error)}") from error
 
 

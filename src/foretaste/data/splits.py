@@ -124,6 +124,8 @@ class GlobalTime(Split):
                 "nothing but the ends of sessions: one that starts before the cut stays in training whole, also with "
                 "what it has after the cut"
             )
+        if self.by == "end":
+            return "next to nothing: no training event is later than the cut, but a test session may begin before it"
         return "nothing: no training event is later than the cut"
 
     def cut(self, times: Ints) -> int:

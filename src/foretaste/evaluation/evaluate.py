@@ -12,7 +12,7 @@ that they mean the same for every model.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -205,10 +205,10 @@ def _counts(log: Sequences, cases: Cases, n_items: int) -> Ints:
 
 
 def _checked(cutoffs: Sequence[int]) -> tuple[int, ...]:
-    cutoffs = tuple(sorted(set(cutoffs)))
-    if not cutoffs or any(k < 1 or k != int(k) for k in cutoffs):
+    lengths = tuple(sorted(set(cutoffs))) if isinstance(cutoffs, Iterable) else ()
+    if not lengths or any(k < 1 or k != int(k) for k in lengths):
         raise ConfigError(f"cutoffs = {cutoffs}; expected one or more list lengths of 1 or more, such as (5, 10, 20)")
-    return cutoffs
+    return lengths
 
 
 def _notes(model: SequenceModel, name: str, cases: Cases, asked: Questions, cutoffs: tuple[int, ...]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -179,12 +180,16 @@ class Evaluation:
         facts = np.array(json.dumps({"format": FORMAT, **asdict(self.facts)}))
         temporary = path.with_name(path.name + ".tmp")
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 np.savez_compressed(file, allow_pickle=False, facts=facts, **arrays, **lists)
             temporary.replace(path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise SavedFileError(f"{path}: cannot be written ({error}); free space or choose another place") from None
+            with suppress(OSError):
+                temporary.unlink()
+            raise SavedFileError(
+                f"{path}: cannot be written ({error.strerror or error}); free space or choose another place"
+            ) from None
         return path
 
     @classmethod

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CACHED = 2**17
+"""Numbers of a block that is worked through while it lies in the cache."""
 
 
 def at_length(outputs: Tensor, before: Tensor, lengths: Tensor) -> Tensor:
@@ -32,3 +38,57 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     top = hidden.amax(-1, keepdim=True).clamp(min=torch.finfo(scores.dtype).min)  # [..., 1]
     weights = (hidden - top).exp()                                         # [..., V]
     return weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
+
+
+def additive_scores(queries: Tensor, keys: Tensor, flat: Tensor, v: Tensor) -> Tensor:
+    """v . sigma(q_n + k_j) for each query n and each of its keys j = flat[n, :]; no [N, V, H] is ever held.
+
+    queries [N, H], keys [M, H], flat [N, V] places in `keys`, v [H] -> [N, V]
+    """
+    scores: Tensor = _AdditiveScores.apply(queries, keys, flat, v)         # type: ignore[no-untyped-call]
+    return scores
+
+
+def weighted_rows(weights: Tensor, rows: Tensor, flat: Tensor) -> Tensor:
+    """sum_j weights[n, j] rows[flat[n, j]], without copying the rows: weights, flat [N, V], rows [M, H] -> [N, H]"""
+    return torch.nn.functional.embedding_bag(flat, rows, per_sample_weights=weights, mode="sum")
+
+
+class _AdditiveScores(torch.autograd.Function):
+    """Some rows at a time, forward and backward; the sigmoid is computed again rather than kept."""
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, flat: Tensor, v: Tensor) -> Tensor:
+        ctx.save_for_backward(queries, keys, flat, v)
+        scores = queries.new_empty(flat.shape)                             # [N, V]
+        for rows in _blocks(flat, len(v)):
+            hidden = _hidden(queries[rows], keys, flat[rows])              # [r, V, H]
+            scores[rows] = hidden @ v
+        return scores
+
+    @staticmethod
+    @once_differentiable                                                   # type: ignore[untyped-decorator]
+    def backward(ctx: Any, by_scores: Tensor) -> tuple[Tensor | None, ...]:
+        queries, keys, flat, v = ctx.saved_tensors
+        by_queries, by_keys, by_v = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(v)
+        for rows in _blocks(flat, len(v)):
+            hidden = _hidden(queries[rows], keys, flat[rows])              # [r, V, H]
+            by_score = by_scores[rows]                                     # [r, V]
+            by_v += by_score.reshape(-1) @ hidden.view(-1, len(v))
+            slope = torch.addcmul(hidden, hidden, hidden, value=-1).mul_(by_score[..., None])  # [r, V, H] / v
+            by_queries[rows] = slope.sum(1)
+            by_keys.index_add_(0, flat[rows].reshape(-1), slope.view(-1, len(v)))
+        return by_queries.mul_(v), by_keys.mul_(v), None, by_v
+
+
+def _blocks(flat: Tensor, size: int) -> list[slice]:
+    """Slices of the rows [N, V] so that a block of [r, V, size] stays in the cache; more on a GPU."""
+    budget = CACHED if flat.device.type == "cpu" else 400 * CACHED
+    step = max(1, budget // max(flat.shape[1] * size, 1))
+    return [slice(first, first + step) for first in range(0, len(flat), step)]
+
+
+def _hidden(queries: Tensor, keys: Tensor, flat: Tensor) -> Tensor:
+    """sigma(q_n + k_j): [r, V, H]"""
+    picked = keys.index_select(0, flat.reshape(-1)).view(*flat.shape, -1)  # [r, V, H]
+    return picked.add_(queries[:, None]).sigmoid_()

@@ -9,8 +9,8 @@ Left open or contradicted by the paper, and what was chosen:
   GRU runs on; `keep="first"` freezes the answer after 19 events, for replication.
 - "Two encoders" are one GRU in the authors' code, and here.
 - Dropout: 0.25 on the embedded click, 0.5 on the context c; both from the paper's section 4.3.
-- The GRU is PyTorch's: its gate z is swapped, and r multiplies (U h + b) rather than h. The authors' gates are hard
-  sigmoids. Neither changes a result measurably.
+- The GRU is PyTorch's: its gate z is swapped (a matter of names), and r multiplies (U h + b) rather than h. The
+  authors' gates are hard sigmoids; here they are sigmoids, as the paper has it.
 - Initialisation: `init="authors"` draws E and every dense matrix from N(0, 2 / rows), recurrent matrices orthogonal,
   biases 0. Default: uniform within 1 / sqrt(H), the usual choice for GRUs of this size.
 
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
 from foretaste.models.contract import Events, Query, SequenceModel, State
-from foretaste.models.layers import at_length, masked_softmax, slide
+from foretaste.models.layers import additive_scores, at_length, masked_softmax, slide, weighted_rows
 
 
 class NARM(SequenceModel):
@@ -145,7 +145,7 @@ class NARM(SequenceModel):
         return (answer if at is not None else answer.view(B, T, answer.shape[-1])), after
 
     def query(self, state: State, now: Tensor | None = None) -> Query:
-        """The same answer from the state alone; before any event it is 0, and every item scores alike."""
+        """The same answer from the state alone. Before any event the context is 0: all items tie, but for a bias."""
         context = state["h"]                                               # [B, H]
         if "ring" in state:
             context, _ = self._context(context, *self._ring(state))        # [B, H or 2H]
@@ -171,11 +171,9 @@ class NARM(SequenceModel):
 
     def _context(self, last: Tensor, keys: Tensor, flat: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Equations 5-9: attend from h_t over the visible keys. Gives the context and the weights [N, V]."""
-        H = last.shape[-1]
-        looked = nn.functional.embedding(flat, self.A2(keys))              # [N, V, H]  A2 h_j
-        similar = torch.sigmoid(self.A1(last)[:, None] + looked) @ self.v  # [N, V]  eq. 8, then v . sigma(.)
+        similar = additive_scores(self.A1(last), self.A2(keys), flat, self.v)  # [N, V]  eq. 8
         weight = masked_softmax(similar, valid) if self.config.attention == "softmax" else similar * valid  # eq. 7
-        local = (weight[:, None] @ nn.functional.embedding(flat, keys)).view(-1, H)  # [N, H]  eq. 6
+        local = weighted_rows(weight, keys, flat)                          # [N, H]  eq. 6
         if self.config.encoder == "local":
             return local, weight
         return torch.cat([last, local], -1), weight                        # [N, 2H]  eq. 9

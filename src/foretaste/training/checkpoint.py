@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any])
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise SavedFileError(
             f"{path}: could not be written ({error}); free some space or choose another folder"
         ) from None
@@ -45,7 +47,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             facts = json.loads((file.metadata() or {}).get("facts", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
     except (SafetensorError, OSError, ValueError) as error:
-        raise SavedFileError(f"{path}: cannot be read ({error}); it is truncated or not a Foretaste file") from error
+        raise SavedFileError(
+            f"{path}: cannot be read ({error}); it is truncated or not a Foretaste file: remove it to begin afresh"
+        ) from error
     if facts.get("format") != FORMAT:
         raise SavedFileError(f"{path}: format {facts.get('format')}, this version reads format {FORMAT}")
     return tensors, facts
@@ -84,3 +88,9 @@ def restore(
     if "cuda" in parts["random"] and torch.cuda.is_available():
         torch.cuda.set_rng_state(parts["random"]["cuda"])
     return parts["best"], parts["average"]
+
+
+def forget(folder: Path) -> None:
+    """Remove the checkpoints of a run that has come to its end; its log stays."""
+    for path in folder.rglob("checkpoint.safetensors"):
+        path.unlink()

@@ -260,7 +260,7 @@ class _Run:
         if facts["config"] != self.config.as_dict() or facts["targets"] != self.targets:
             raise ConfigError(
                 f"{path}: this folder holds a run with other settings or another log; "
-                "give the same ones to go on with it, or another folder"
+                "give the same ones to go on with it, or remove the folder to begin afresh"
             )
         self.best, self.average = restore(tensors, self.model, self.optimizer)
         self.epoch, self.step, self.done = facts["epoch"], facts["step"], facts["done"]

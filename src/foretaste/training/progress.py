@@ -33,6 +33,22 @@ class Live:
         print(f"\r\033[K{text}" if self.live else text, file=self.out, flush=True)
 
 
+class Ranked:
+    """How many cases are ranked: a live line on a terminal, nothing elsewhere; give it as `progress`."""
+
+    def __init__(self, out: TextIO | None = None) -> None:
+        self.out = out if out is not None else sys.stderr
+        self.live = self.out.isatty()
+        self.drawn = 0.0
+
+    def __call__(self, done: int, all_cases: int) -> None:
+        """One block was ranked."""
+        if self.live and (done == all_cases or time.monotonic() - self.drawn > 0.2):
+            self.drawn = time.monotonic()
+            line = "" if done == all_cases else f"ranked {done:,} of {all_cases:,} cases"
+            print(f"\r\033[K{line}", end="", file=self.out, flush=True)
+
+
 def running_line(facts: Mapping[str, Any]) -> str:
     """`pass 2/8  [#######.............]  35 %  loss 5.612  11,204 targets/s  0:21 left`"""
     share = min(facts["done"] / max(facts["targets"], 1), 1.0)

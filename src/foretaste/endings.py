@@ -1,0 +1,49 @@
+"""How the command line ends: well, or with a line or two that say what was wrong, and an exit status.
+
+0 well; 2 an error that the line explains; 1 a fault of Foretaste itself; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from cyclopts import CycloptsError
+
+from foretaste.errors import ForetasteError
+
+
+def end(error: BaseException | None = None, *, debug: bool = False) -> NoReturn:
+    """Say what there is to say on standard error, and exit; with `debug` the error is raised again instead."""
+    text, status = said(error)
+    if error is not None and status in (1, 2) and debug:
+        raise error
+    if text:
+        start = "\r\033[K" if sys.stderr.isatty() else ""  # over a line of progress
+        print(f"{start}foretaste: {text}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:  # else Python would try again, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
+
+
+def said(error: BaseException | None) -> tuple[str, int]:
+    """The words and the exit status of an error."""
+    line = " ".join(str(error).split())
+    match error:
+        case None | BrokenPipeError():  # whoever read our output has seen enough
+            return "", 0
+        case KeyboardInterrupt():
+            return "interrupted; the same `foretaste train` goes on from its last checkpoint", 130
+        case CycloptsError():
+            return f"{line} (see foretaste --help)", 2
+        case ForetasteError():
+            lines = str(error).splitlines() or [type(error).__name__]
+            return "\n".join(lines[:2]) + (f" (and {len(lines) - 2} more)" if len(lines) > 2 else ""), 2
+        case OSError():
+            return f"{error.filename or 'output'}: {error.strerror or line}", 2
+    if isinstance(error, MemoryError) or "allocate memory" in line or "out of memory" in line:
+        return f"not enough memory ({line[:200]}); choose smaller sizes or a smaller batch", 2
+    return f"unexpected {type(error).__name__}: {line[:300]}\nPlease report it, with what --debug prints.", 1

@@ -1,0 +1,58 @@
+"""Options that several commands of the command line share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from foretaste.errors import ConfigError
+
+if TYPE_CHECKING:
+    from foretaste.data.events import EventLog
+
+Flag = Annotated[bool, Parameter(show_default=False)]
+Json = Annotated[bool, Parameter(name="--json", help="Print one JSON object instead of text.", show_default=False)]
+Count = Annotated[int, Parameter(name=["-k", "--k"])]
+Cutoffs = Annotated[tuple[int, ...], Parameter(consume_multiple=True)]
+Settings = Annotated[tuple[str, ...], Parameter(name="--set", show_default=False)]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Columns:
+    """Which column of a log is what."""
+
+    item: str | None = None
+    """Column of item ids."""
+    user: str | None = None
+    """Column of user ids; a log has this one, --session, or both."""
+    session: str | None = None
+    """Column of session ids."""
+    time: str | None = None
+    """Column of times: integers (s or ms), dates or ISO text."""
+    order: str | None = None
+    """Column of positions, for a log without times or to break their ties."""
+    session_order: str | None = None
+    """Column that orders the sessions of a log without times."""
+    split_column: str | None = None
+    """Column of the log's own split, for --split given."""
+    title: str | None = None
+    """Column of item titles, shown with recommendations."""
+    names: str | None = None
+    """Names of the columns of a CSV without a header, as session_id,item_id,timestamp."""
+
+    def read(self, source: str, **options: Any) -> EventLog:
+        """The log of one source."""
+        from foretaste.data.events import EventLog
+
+        if self.item is None:
+            raise ConfigError(f"{source}: name its column of item ids with --item, and the others (see --help)")
+        given = {name: getattr(self, name) for name in ("item", "user", "session", "time", "order", "session_order")}
+        title = {} if self.title is None else {"title": self.title}
+        names = None if self.names is None else self.names.split(",")
+        return EventLog.read(source, **given, split=self.split_column, item_columns=title, names=names, **options)
+
+
+NO_COLUMNS = Columns()

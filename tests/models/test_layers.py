@@ -1,0 +1,52 @@
+"""Shared parts against plain formulas."""
+
+import pytest
+import torch
+
+from foretaste.models import layers
+from foretaste.models.layers import additive_scores, at_length, masked_softmax, slide, weighted_rows
+
+
+def some(*shape: int, seed: int = 0) -> torch.Tensor:
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return values.requires_grad_()
+
+
+@pytest.mark.parametrize("cached", [1, 40, 2**17])
+def test_additive_scores_and_their_gradients(cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "CACHED", cached)
+    queries, keys, v = some(5, 4), some(7, 4, seed=1), some(4, seed=2)
+    flat = torch.tensor([[0, 6, 6], [1, 2, 3], [0, 0, 0], [5, 4, 3], [6, 0, 2]])
+    wanted = torch.sigmoid(queries[:, None] + keys[flat]) @ v
+    torch.testing.assert_close(additive_scores(queries, keys, flat, v), wanted)
+    assert torch.autograd.gradcheck(lambda q, k, v: additive_scores(q, k, flat, v), (queries, keys, v))
+
+
+def test_weighted_rows_and_their_gradients() -> None:
+    weights, rows = some(3, 2), some(4, 5, seed=1)
+    flat = torch.tensor([[0, 3], [1, 1], [2, 0]])
+    wanted = (weights[..., None] * rows[flat]).sum(1)
+    torch.testing.assert_close(weighted_rows(weights, rows, flat), wanted)
+    assert torch.autograd.gradcheck(lambda w, r: weighted_rows(w, r, flat), (weights, rows))
+
+
+def test_masked_softmax_of_nothing_is_zero_and_of_huge_scores_is_finite() -> None:
+    scores = torch.tensor([[1.0, 2.0, 3.0], [1e30, 1e30, 0.0], [5.0, 6.0, 7.0]])
+    mask = torch.tensor([[True, True, False], [True, True, True], [False, False, False]])
+    found = masked_softmax(scores, mask)
+    torch.testing.assert_close(found[0, :2], torch.tensor([1.0, 2.0]).softmax(0))
+    assert found[0, 2] == 0
+    assert found[1].tolist() == [0.5, 0.5, 0.0]
+    assert found[2].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_slide_keeps_the_newest() -> None:
+    ring = torch.tensor([[0.0, 0.0, 9.0], [7.0, 8.0, 9.0]])[..., None]
+    new = torch.tensor([[1.0, 2.0], [1.0, 2.0]])[..., None]
+    assert slide(ring, new, torch.tensor([1, 2]))[..., 0].tolist() == [[0, 9, 1], [9, 1, 2]]
+    assert slide(ring, new, torch.tensor([0, 0])).equal(ring)
+
+
+def test_at_length_is_the_state_before_where_nothing_came() -> None:
+    outputs, before = torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]], [[5.0], [6.0]]]), torch.tensor([[7.0], [8.0], [9.0]])
+    assert at_length(outputs, before, torch.tensor([2, 0, 1])).tolist() == [[2], [8], [5]]
