@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import resource
 import shutil
 import time
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded; see docs/start.md
 
 import torch
 
@@ -132,7 +135,7 @@ def table(log: str, out: Path) -> str:
     lines = [
         f"# NARM on {log}",
         "",
-        "Every prefix of the test part, ranked among all training items; cold targets are misses, ties count against us.",
+        "Every test prefix, ranked among all training items; cold targets are misses, ties count against the model.",
         "95 % intervals: bootstrap over sessions. Made by `python benchmarks/narm.py`.",
         "",
         "| row | seed | Recall@20 % | MRR@20 % | paper | rate | passes | minutes |",

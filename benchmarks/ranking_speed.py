@@ -28,9 +28,10 @@ import torch
 from foretaste.data.sequences import TEST, Sequences
 from foretaste.evaluation.evaluate import evaluate
 from foretaste.evaluation.protocols import PerStep
-from foretaste.evaluation.ranking import Scorer, onednn_product, rank
+from foretaste.evaluation.ranking import Scorer, rank
 from foretaste.models.contract import seeded
 from foretaste.models.narm import NARM
+from foretaste.models.products import onednn_product
 
 ITEMS, SESSIONS, CASES, DIM = 43_097, 15_963, 60_858, 64
 RESULT = Path(__file__).parent / "results" / "ranking_speed.json"

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from foretaste.data.files import write_text
-from foretaste.training import softmax
+from foretaste.models import products
 from foretaste.training.softmax import catalogue_cross_entropy
 
 ROWS, DEPTH = 512, 64
@@ -72,7 +72,7 @@ def plain(queries: Tensor, matrix: Tensor, targets: Tensor) -> Tensor:
 
 
 def by_default_product(queries: Tensor, matrix: Tensor, targets: Tensor) -> Tensor:
-    with patch.object(softmax, "_has_onednn", lambda: False):
+    with patch.object(products, "onednn_product", lambda: None):
         return catalogue_cross_entropy(queries, matrix, targets)
 
 
@@ -91,7 +91,7 @@ def measure(seconds: float) -> dict[str, Any]:
     times = best_of(sizes, seconds / 3)
     result["rows x items of a tile, 43000 items"] = {size: round(ROWS / t) for size, t in times.items()}
     a = torch.randn(2048, 2048)
-    times = best_of({"default": lambda: a @ a, "ours": lambda: softmax.product(a, a)}, seconds / 20)
+    times = best_of({"default": lambda: a @ a, "ours": lambda: products.product(a, a)}, seconds / 20)
     speed = {name: 2 * 2048**3 / t for name, t in times.items()}
     result["gigaflops of a 2048-cubed product"] = {name: round(s / 1e9) for name, s in speed.items()}
     result["ceiling, 43000 items"] = {name: round(s / (6 * 43_000 * DEPTH)) for name, s in speed.items()}

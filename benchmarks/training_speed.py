@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded; see docs/start.md
+
 from foretaste.data.files import write_text
 
 SIZES = {"embedding_size": 64, "hidden_size": 128, "window": 50, "batch": 512, "epochs": 1}

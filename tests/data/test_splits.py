@@ -301,7 +301,8 @@ def test_every_split_says_what_it_leaks_and_goes_through_a_recipe() -> None:
 def test_leave_one_out_admits_to_other_users_future() -> None:
     for split in (LastItem(), LastTwo(), LastSession(), Ratio(), WholeUsers()):
         assert split.leaks.startswith("other users' future")
-    assert GlobalTime(days=1, by="end").leaks.startswith("nothing: ")
+    assert GlobalTime(days=1, by="event").leaks.startswith("nothing: ")
+    assert GlobalTime(days=1, by="end").leaks.startswith("next to nothing: ")
 
 
 def test_a_wrong_recipe_is_refused_with_the_nearest_word() -> None:

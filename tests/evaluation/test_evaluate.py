@@ -264,7 +264,7 @@ def test_saved_ranks_are_the_same_evaluation(tmp_path: Path) -> None:
     with pytest.raises(SavedFileError, match="cannot be read"):
         Evaluation.load_ranks(tmp_path / "none.npz")
     with pytest.raises(SavedFileError, match="cannot be written"):
-        found.save_ranks(tmp_path / "no" / "folder.npz")
+        found.save_ranks(tmp_path / "ranks.npz" / "inside a file.npz")
 
 
 def test_models_are_compared_on_the_same_cases_only() -> None:

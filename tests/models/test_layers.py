@@ -48,5 +48,6 @@ def test_slide_keeps_the_newest() -> None:
 
 
 def test_at_length_is_the_state_before_where_nothing_came() -> None:
-    outputs, before = torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]], [[5.0], [6.0]]]), torch.tensor([[7.0], [8.0], [9.0]])
+    outputs = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])[..., None]
+    before = torch.tensor([7.0, 8.0, 9.0])[:, None]
     assert at_length(outputs, before, torch.tensor([2, 0, 1])).tolist() == [[2], [8], [5]]

@@ -244,3 +244,11 @@ def test_what_cannot_be_meant_is_said_in_a_sentence() -> None:
         loss_of("hinge", model, query, targets, pool(torch.tensor([3]), 3), margn=2)
     with pytest.raises(ConfigError, match="'twice'"):
         loss_of("sampled_softmax", model, query, targets, pool(torch.tensor([3]), 3), correct="twice")
+
+
+@pytest.mark.parametrize("kind", [Vector, Reader])
+def test_no_targets_cost_nothing(kind: type[Vector]) -> None:
+    model = kind(19)
+    query, targets = asked(model, 0)
+    assert loss_of("softmax", model, query, targets).item() == 0
+    assert loss_of("bpr", model, query, targets, pool(torch.tensor([3, 9]), 0)).item() == 0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from foretaste.training import softmax
+from foretaste.models import products
 from foretaste.training.softmax import catalogue_cross_entropy
 
 
@@ -117,7 +117,7 @@ def test_scores_of_any_size_and_no_rows_are_safe() -> None:
 def test_without_onednn_the_products_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     q, e, b, t, _ = sample(9, 8, 50, torch.float32)
     ours = torch.autograd.grad(catalogue_cross_entropy(q, e, t, b, block_items=20), (q, e, b))
-    monkeypatch.setattr(softmax, "_has_onednn", lambda: False)
+    monkeypatch.setattr(products, "onednn_product", lambda: None)
     plain_products = torch.autograd.grad(catalogue_cross_entropy(q, e, t, b, block_items=20), (q, e, b))
     torch.testing.assert_close(ours, plain_products, rtol=1e-5, atol=1e-6)
 

@@ -21,9 +21,7 @@ What was chosen, and why:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,6 +31,7 @@ from torch import Tensor
 
 from foretaste.errors import TrainingError
 from foretaste.models.contract import Query, SequenceModel, query_length, query_rows
+from foretaste.models.products import Product, onednn_product
 
 Ints = NDArray[np.int64]
 
@@ -193,21 +192,3 @@ class Scorer:
                 f"{self.name} scores in {str(scores.dtype).removeprefix('torch.')}, where too many scores are equal to "
                 "rank by; call model.float() before evaluating it"
             )
-
-
-Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-
-
-@cache
-def onednn_product() -> Product | None:
-    """oneDNN's float32 product x @ w.T + b, or None where torch lacks it or it does not do what is expected."""
-
-    def product(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, w, b, "none", [], "")
-        return out
-
-    x, w, b = torch.arange(32.0).view(16, 2), torch.arange(6.0).view(3, 2), torch.arange(3.0)
-    try:
-        return product if torch.equal(product(x, w, b), x @ w.T + b) else None
-    except (AttributeError, RuntimeError, TypeError):
-        return None

@@ -22,7 +22,6 @@ Letters: N rows, R rows of a block, D item embedding, I items, J items of a tile
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -32,6 +31,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from foretaste.models.contract import Query, query_length, query_rows
+from foretaste.models.products import product
 
 WAITING = {"cpu": 12_000_000, "other": 64_000_000}
 """Probabilities that wait for their row's sum, by kind of device."""
@@ -96,7 +96,7 @@ def score_cross_entropy(
         return score(part, items).logsumexp(-1)  # [R]
 
     losses = []
-    for start in range(0, query_length(query), block_rows):
+    for start in range(0, max(query_length(query), 1), block_rows):
         block = slice(start, start + block_rows)
         part, own = query_rows(query, block), targets[block]
         sums = [checkpoint(log_sum, part, tile, use_reentrant=False) for tile in torch.split(numbers, block_items)]
@@ -206,21 +206,3 @@ def _factors(q: Tensor, matrix: bool, bias: bool) -> Tensor:
     """[width, R]: what p is multiplied with for the gradients of the matrix (q) and of the bias (1)."""
     ones = q.new_ones(1, len(q)) if bias else q.new_empty(0, len(q))  # [1 or 0, R]
     return torch.cat([q.T, ones]) if matrix else ones
-
-
-def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """a @ b.T + bias for a [M, K], b [N, K], bias [N]; no autograd. Exact float32, by oneDNN where that is at hand."""
-    if a.dtype == torch.float32 and a.device.type == "cpu" and _has_onednn():
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
-        return out  # [M, N]
-    return a @ b.T if bias is None else torch.addmm(bias, a, b.T)  # [M, N]
-
-
-@functools.cache
-def _has_onednn() -> bool:
-    """Whether the door that PyTorch's compiler uses to oneDNN's linear layer is there, and gives the product."""
-    try:
-        a, b, bias = torch.arange(6.0).reshape(2, 3), torch.arange(12.0).reshape(3, 4).T, torch.arange(4.0)
-        return torch.equal(torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], ""), a @ b.T + bias)
-    except (AttributeError, RuntimeError, NotImplementedError):
-        return False
