@@ -80,4 +80,4 @@ def test_the_environment_is_whole_and_is_not_the_source_tree(installed: Installe
 
 def test_the_demo_runs_from_an_empty_folder(installed: Installed, tmp_path: Path) -> None:
     said = run(installed.bin / "foretaste", "demo", "--simulated", cwd=tmp_path)
-    assert "Recall@20" in said
+    assert "recall@20" in said

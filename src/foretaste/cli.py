@@ -116,16 +116,18 @@ def prepare(
     """
     from foretaste.data import datasets
 
+    least = {"item_support": item_support, "session_length": session_length, "user_events": user_events}
     if recipe is not None:
+        if columns != NO_COLUMNS or gap or per_day or any(least.values()) or split or validation:
+            raise ConfigError("prepare: columns, sessions, filters and split stand in the recipe; change them there")
         prepared = datasets.apply(datasets.recipe(recipe), *source, folder=out, rejected=rejected, strict=strict)
         _show(prepared.manifest, f"{prepared.report()}\n\n{datasets.comparison(prepared)}", json)
         return
     if len(source) != 1:
-        raise ConfigError(f"prepare: give one log, not {len(source)}; a recipe puts several files together")
+        raise ConfigError(f"prepare: give one log, not {len(source)}; for several files a pattern, or a recipe")
     log = columns.read(source[0], rejected=rejected, strict=strict)
     if gap is not None or per_day:
         log = log.sessions(gap=gap, per="day" if per_day else None)
-    least = {"item_support": item_support, "session_length": session_length, "user_events": user_events}
     if any(least.values()):
         log = log.filter(**least)
     prepared = log.prepare(*words.parts_of(split, validation, log.has), folder=out)

@@ -45,5 +45,5 @@ def said(error: BaseException | None) -> tuple[str, int]:
         case OSError():
             return f"{error.filename or 'output'}: {error.strerror or line}", 2
     if isinstance(error, MemoryError) or "allocate memory" in line or "out of memory" in line:
-        return f"not enough memory ({line[:200]}); choose smaller sizes or a smaller batch", 2
+        return f"not enough memory ({line.split('Allocator: ')[-1][:200]}); choose smaller sizes or a smaller batch", 2
     return f"unexpected {type(error).__name__}: {line[:300]}\nPlease report it, with what --debug prints.", 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -48,7 +49,11 @@ class Columns:
         from foretaste.data.events import EventLog
 
         if self.item is None:
-            raise ConfigError(f"{source}: name its column of item ids with --item, and the others (see --help)")
+            known = Path(source).exists() or "*" in source
+            missing = (
+                "name its column of item ids with --item, and the others (see --help)" if known else "no such file"
+            )
+            raise ConfigError(f"{source}: {missing}")
         given = {name: getattr(self, name) for name in ("item", "user", "session", "time", "order", "session_order")}
         title = {} if self.title is None else {"title": self.title}
         names = None if self.names is None else self.names.split(",")

@@ -252,8 +252,9 @@ class RunRecipe(Config):
     def read(cls, name: str) -> RunRecipe:
         """From a TOML file, or by the name of one that comes with Foretaste (see `recipes/training`)."""
         path = find_recipe(name, "training")
+        values = read_toml(path)
         try:
-            return cls.of(read_toml(path))
+            return cls.of(values)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
 

@@ -66,8 +66,9 @@ def recipes() -> dict[str, str]:
 def recipe(name: str | Path) -> DataRecipe:
     """A recipe by its name, or from a TOML file of your own."""
     path = find_recipe(name)
+    values = _values(path)
     try:
-        return DataRecipe.of({"name": path.stem, **_values(path)})
+        return DataRecipe.of({"name": path.stem, **values})
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 

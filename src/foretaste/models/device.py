@@ -13,7 +13,7 @@ def usable(name: torch.device | str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).split(".")[0].splitlines()[0]
+        reason = str(error).split(".")[0].splitlines()[0][:80]
         here = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
         raise ConfigError(
             f"device = {str(name)!r} cannot be used here ({reason}); this machine has {', '.join(here)}"
