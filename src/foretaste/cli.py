@@ -29,6 +29,7 @@ app = App(
     "error came from.",
     help_format="markdown",
     default_parameter=Parameter(negative=()),
+    suppress_keyboard_interrupt=False,
 )
 
 

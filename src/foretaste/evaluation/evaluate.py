@@ -69,9 +69,9 @@ def evaluate(
     counts = _counts(sequences, cases, model.n_items) if popularity is None else np.asarray(popularity)
     shown = Lists(max(cutoffs), counts) if lists else None
     name = name or type(model).__name__
-    ranks = np.full((2, len(asked.items)), MISS, np.int64)                 # [2, m] pessimistic, optimistic
-    tied = np.zeros(len(asked.items), bool)                                # [m]
-    history = np.zeros(len(asked), np.int64)                               # [n]
+    ranks = np.full((2, len(asked.items)), MISS, np.int64)  # [2, m] pessimistic, optimistic
+    tied = np.zeros(len(asked.items), bool)  # [m]
+    history = np.zeros(len(asked), np.int64)  # [n]
     done = 0
     with _ready(model, device) as home:
         scorer = Scorer(model, block)
@@ -80,7 +80,7 @@ def evaluate(
             for first in range(0, len(where), scorer.block):
                 some = slice(first, min(first + scorer.block, len(where)))
                 ids = where[some]
-                scores = scorer(query_rows(query, some))                   # [block, I]
+                scores = scorer(query_rows(query, some))  # [block, I]
                 place, seen = asked.seen(sequences, ids) if cases.mask_seen or shown else (None, None)
                 if cases.mask_seen:
                     scores[torch.as_tensor(place), torch.as_tensor(seen) - 1] = -torch.inf
@@ -136,34 +136,34 @@ def _answers(
     """The query of every case: (case numbers [N], known events before the cut [N], queries [N, ...])."""
     offsets = log.offsets(model.scope)
     rows, member = np.unique(np.searchsorted(offsets, cut, side="right") - 1, return_inverse=True)
-    start = np.asarray(offsets)[rows]                                      # [rows]
+    start = np.asarray(offsets)[rows]  # [rows]
     stop = start.copy()
-    np.maximum.at(stop, member, cut)                                       # the last cut: nothing at or after it is fed
-    length = log.known[stop] - log.known[start]                            # [rows]
+    np.maximum.at(stop, member, cut)  # the last cut: nothing at or after it is fed
+    length = log.known[stop] - log.known[start]  # [rows]
     users = np.asarray(log.user_numbers)[np.searchsorted(log.users, start, side="right") - 1].astype(np.int64)
-    users = np.where(users <= model.n_users, users, 0)                     # [rows]
-    order = np.argsort(-length, kind="stable")                             # longest first
+    users = np.where(users <= model.n_users, users, 0)  # [rows]
+    order = np.argsort(-length, kind="stable")  # longest first
     rank_of = np.empty_like(order)
     rank_of[order] = np.arange(len(order))
-    by_row = np.argsort(rank_of[member], kind="stable")                    # cases, row after row in that order
+    by_row = np.argsort(rank_of[member], kind="stable")  # cases, row after row in that order
     ends = np.searchsorted(rank_of[member][by_row], np.arange(len(order) + 1))
     begin = 0
     while begin < len(order):
         width = int(min(max(length[order[begin]], 1), chunk))
         end = min(begin + max(1, tokens // width), len(order))
         batch, some = order[begin:end], by_row[ends[begin] : ends[end]]
-        row = rank_of[member[some]] - begin                                # [N] row in the batch
-        known = log.known[cut[some]] - log.known[start[batch[row]]]        # [N]
+        row = rank_of[member[some]] - begin  # [N] row in the batch
+        known = log.known[cut[some]] - log.known[start[batch[row]]]  # [N]
         state = model.initial_state(torch.from_numpy(users[batch]).to(device))
         if (known == 0).any():
             blank = known == 0
             query = query_rows(model.query(state), torch.from_numpy(row[blank]).to(device))  # [N, 1, ...]
             yield some[blank], known[blank], _only_column(query)
         for first in range(0, int(length[batch[0]]), chunk):
-            active = batch[length[batch] > first]                          # a prefix of the batch
+            active = batch[length[batch] > first]  # a prefix of the batch
             low = _after(log, start[active], first)
             high = _after(log, start[active], np.minimum(first + chunk, length[active]))
-            events = take(log, low, high).to(device)                       # [B, T]
+            events = take(log, low, high).to(device)  # [B, T]
             mine = (known > first) & (known <= first + chunk)
             place = row[mine] * events.shape[1] + known[mine] - first - 1  # [N] flat position in [B, T]
             places, back = np.unique(place, return_inverse=True)
@@ -189,10 +189,10 @@ def _only_column(query: Query) -> Query:
 
 def _look(shown: Lists, scores: torch.Tensor, ids: Ints, place: Any, seen: Any) -> None:
     """Put the lists of one block on record."""
-    values, columns = top_k(scores, shown.k)                               # [n, K]
-    items = columns.cpu().numpy() + 1                                      # [n, K]
+    values, columns = top_k(scores, shown.k)  # [n, K]
+    items = columns.cpu().numpy() + 1  # [n, K]
     width = scores.shape[1] + 1
-    key = np.arange(len(ids))[:, None] * width + items                     # [n, K]
+    key = np.arange(len(ids))[:, None] * width + items  # [n, K]
     shown.add(ids, items, values.cpu().numpy() > -np.inf, np.isin(key, place * width + seen))
 
 

@@ -36,16 +36,16 @@ def of_cases(ranks: Ints, offsets: Ints, cutoffs: Sequence[int]) -> dict[str, Va
     `ranks` [m] holds 1, 2, ... or MISS, one a target; those of case i are offsets[i] .. offsets[i + 1], at least one.
     """
     first, count = offsets[:-1], np.diff(offsets)
-    inverse = np.where(ranks < MISS, 1 / ranks, 0.0)                       # [m]
-    gain = np.where(ranks < MISS, 1 / np.log2(ranks + 1.0), 0.0)           # [m]
-    best = np.maximum.reduceat(inverse, first)                             # [n]
+    inverse = np.where(ranks < MISS, 1 / ranks, 0.0)  # [m]
+    gain = np.where(ranks < MISS, 1 / np.log2(ranks + 1.0), 0.0)  # [m]
+    best = np.maximum.reduceat(inverse, first)  # [n]
     out = {}
     for k in cutoffs:
-        hit = ranks <= k                                                   # [m]
-        found = np.add.reduceat(hit, first, dtype=np.float64)              # [n]
+        hit = ranks <= k  # [m]
+        found = np.add.reduceat(hit, first, dtype=np.float64)  # [n]
         recall, precision = found / count, found / k
-        dcg = np.add.reduceat(gain * hit, first)                           # [n]
-        ideal = np.cumsum(1 / np.log2(np.arange(k) + 2.0))                 # [k] best DCG with 1 .. k targets
+        dcg = np.add.reduceat(gain * hit, first)  # [n]
+        ideal = np.cumsum(1 / np.log2(np.arange(k) + 2.0))  # [k] best DCG with 1 .. k targets
         out[f"recall@{k}"] = recall
         out[f"hr@{k}"] = (found > 0).astype(np.float64)
         out[f"mrr@{k}"] = np.maximum.reduceat(inverse * hit, first)
@@ -53,7 +53,7 @@ def of_cases(ranks: Ints, offsets: Ints, cutoffs: Sequence[int]) -> dict[str, Va
         out[f"ndcg@{k}"] = dcg / ideal[np.minimum(count, k) - 1]
         out[f"ndcg-fixed@{k}"] = dcg / ideal[-1]
         out[f"precision@{k}"] = precision
-        out[f"f1@{k}"] = 2 * found / (count + k)                           # 2 P R / (P + R), 0 if both are 0
+        out[f"f1@{k}"] = 2 * found / (count + k)  # 2 P R / (P + R), 0 if both are 0
     out["mrr"] = best
     out["mrr-mean"] = np.add.reduceat(inverse, first) / count
     return out
@@ -89,12 +89,12 @@ class Lists:
 
     def add(self, cases: Ints, items: Ints, real: NDArray[np.bool_], seen: NDArray[np.bool_]) -> None:
         """Lists `items` [n, K] of some cases: `real` where a candidate stands, `seen` where the history has it."""
-        size = np.maximum(real.sum(1), 1)                                  # [n]
-        column = np.where(real, items - 1, 0)                              # [n, K]
+        size = np.maximum(real.sum(1), 1)  # [n]
+        column = np.where(real, items - 1, 0)  # [n, K]
         self._shown[column[real]] = True
         mean = [(part * real).sum(1) / size for part in (self._percentile[column], self.popularity[column], seen)]
         self._cases.append(cases)
-        self._values.append(np.stack(mean, 1).astype(np.float64))          # [n, 3]
+        self._values.append(np.stack(mean, 1).astype(np.float64))  # [n, 3]
 
     def of_cases(self) -> dict[str, Values]:
         """Every list metric of every case, in the order of the cases."""

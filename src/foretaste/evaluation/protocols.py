@@ -98,7 +98,7 @@ class Protocol(ABC):
         mine = np.asarray(log.part) == part
         may = np.concatenate([[0], np.cumsum(mine & log.may_be_target())])
         cut, start, stop = (np.asarray(place, dtype=np.int64) for place in self.ask(log, mine))
-        some = may[stop] > may[start]                                      # at least one event may be a target
+        some = may[stop] > may[start]  # at least one event may be a target
         cut, start, stop = cut[some], start[some], stop[some]
         later = _later(log, start, part)
         return Cases(cut, start, stop, part, self.mask_seen, self.cold, self.name, self.leaks, later)

@@ -50,8 +50,8 @@ class Questions:
 def questions(log: Sequences, cases: Cases, n_items: int) -> Questions:
     """The distinct targets of each case. A cold item has no number, so cold events count one by one."""
     _check(log, cases, n_items)
-    events = ranges(cases.start, cases.stop)                               # [m] flat places
-    case = np.repeat(np.arange(len(cases)), cases.stop - cases.start)      # [m]
+    events = ranges(cases.start, cases.stop)  # [m] flat places
+    case = np.repeat(np.arange(len(cases)), cases.stop - cases.start)  # [m]
     keep = log.may_be_target()[events]
     if cases.part is not None:
         keep &= np.asarray(log.part)[events] == cases.part
@@ -62,14 +62,14 @@ def questions(log: Sequences, cases: Cases, n_items: int) -> Questions:
     if cases.cold == "drop":
         keep &= items > 0
     case, items = case[keep], items[keep]
-    asked, count = np.unique(case, return_counts=True)                     # [n] cases with a target
+    asked, count = np.unique(case, return_counts=True)  # [n] cases with a target
     if not len(asked):
         raise DataError(
             f"none of the {len(cases):,} cases ({cases.protocol}) has a target left: of {all_targets:,} targets "
             f"{cold_targets:,} are unknown to training; keep them with cold='miss', or prepare with candidates='all'"
         )
     cut, start = cases.cut[asked], cases.start[asked]
-    user = np.searchsorted(log.users, start, side="right") - 1             # [n]
+    user = np.searchsorted(log.users, start, side="right") - 1  # [n]
     repeated = _repeated(log, user, cut, np.repeat(np.arange(len(asked)), count), items, n_items)
     digest = blake2b(digest_size=16)
     for array in (cut, start, count, items.astype(np.int64), np.array([n_items, len(log), cases.mask_seen])):
@@ -91,7 +91,7 @@ def tiers(items: NDArray[Any], popularity: NDArray[Any]) -> NDArray[np.int8]:
     """For each target: 0 among the most popular items that make up a third of training, 1 the next third, 2 the rest,
     3 cold. `popularity` [I] holds training counts."""
     order = np.argsort(-popularity, kind="stable")
-    before = np.cumsum(popularity[order]) - popularity[order]              # [I] events on more popular items
+    before = np.cumsum(popularity[order]) - popularity[order]  # [I] events on more popular items
     tier = np.full(len(popularity) + 1, 3, np.int8)
     tier[order + 1] = np.minimum(3 * before // max(1, popularity.sum()), 2)
     tier[1:][popularity == 0] = 2
@@ -136,7 +136,7 @@ def _first_of_its_kind(case: Ints, items: NDArray[Any], keep: Bools, n_items: in
 
 def _repeated(log: Sequences, user: Ints, cut: Ints, case: Ints, items: NDArray[Any], n_items: int) -> Bools:
     """[m]: does the target occur in the user's events before the cut? By the place of its first occurrence."""
-    users, row = np.unique(user, return_inverse=True)                      # the users that are asked about
+    users, row = np.unique(user, return_inverse=True)  # the users that are asked about
     start, stop = np.asarray(log.users)[users], np.asarray(log.users)[users + 1]
     events = ranges(start, stop)
     key = np.repeat(np.arange(len(users)), stop - start) * (n_items + 1) + np.asarray(log.items)[events]

@@ -67,11 +67,11 @@ def rank(scores: Tensor, rows: Ints, items: Ints) -> Places:
 
     The targets of one row are distinct items. A row may have several targets, or none. Raises ScoreError on NaN.
     """
-    line = torch.from_numpy(rows).to(scores.device)                        # [R]
-    own = scores[line, torch.from_numpy(items - 1).to(scores.device)]      # [R]
+    line = torch.from_numpy(rows).to(scores.device)  # [R]
+    own = scores[line, torch.from_numpy(items - 1).to(scores.device)]  # [R]
     alone = len(np.unique(rows)) == len(rows)
     if alone and 2 * len(rows) > len(scores):  # count in place, rows without a target too
-        bar = own.new_zeros(len(scores)).index_copy(0, line, own)          # [n]
+        bar = own.new_zeros(len(scores)).index_copy(0, line, own)  # [n]
         higher, least, broken = (part[rows] for part in _count(scores, bar))
     else:
         pieces = [slice(first, first + MOST_ROWS) for first in range(0, len(rows) or 1, MOST_ROWS)]
@@ -81,7 +81,7 @@ def rank(scores: Tensor, rows: Ints, items: Ints) -> Places:
         raise ScoreError("the scores hold NaN", int(rows[broken][0]))
     value = own.cpu().numpy()
     before, group = (np.int64(0), np.int64(1)) if alone else _among_targets(rows, value)
-    others = least - higher - group                                        # [R] ties with items that are no targets
+    others = least - higher - group  # [R] ties with items that are no targets
     candidate = value > -np.inf
     return Places(
         pessimistic=np.where(candidate, 1 + higher + others + before, MISS),
@@ -93,18 +93,18 @@ def rank(scores: Tensor, rows: Ints, items: Ints) -> Places:
 def _count(scores: Tensor, bar: Tensor) -> tuple[Ints, Ints, NDArray[np.bool_]]:
     """For each row [n] of `scores` [n, I]: columns above `bar` [n], columns at least as high, and is any NaN."""
     n, n_items = scores.shape
-    bar = bar[:, None]                                                     # [n, 1]
-    compared = scores.new_empty(n, min(STRIP, n_items))                    # [n, strip]
-    higher = torch.zeros(n, dtype=torch.int64, device=scores.device)       # [n]
-    least = torch.zeros_like(higher)                                       # [n]
-    total = scores.new_zeros(n)                                            # [n]
+    bar = bar[:, None]  # [n, 1]
+    compared = scores.new_empty(n, min(STRIP, n_items))  # [n, strip]
+    higher = torch.zeros(n, dtype=torch.int64, device=scores.device)  # [n]
+    least = torch.zeros_like(higher)  # [n]
+    total = scores.new_zeros(n)  # [n]
     for first in range(0, n_items, STRIP):
-        strip = scores[:, first : first + STRIP]                           # [n, strip]
-        ones = compared[:, : strip.shape[1]]                               # [n, strip]
+        strip = scores[:, first : first + STRIP]  # [n, strip]
+        ones = compared[:, : strip.shape[1]]  # [n, strip]
         total += strip.sum(1)
         higher += torch.gt(strip, bar, out=ones).sum(1).long()
         least += torch.ge(strip, bar, out=ones).sum(1).long()
-    broken = total.isnan()                                                 # [n]
+    broken = total.isnan()  # [n]
     if bool(broken.any()):  # -inf and +inf in one row add up to NaN as well
         broken[broken.clone()] = scores[broken].isnan().any(1)
     return higher.cpu().numpy(), least.cpu().numpy(), broken.cpu().numpy()
@@ -112,7 +112,7 @@ def _count(scores: Tensor, bar: Tensor) -> tuple[Ints, Ints, NDArray[np.bool_]]:
 
 def _among_targets(rows: Ints, own: NDArray[Any]) -> tuple[Ints, Ints]:
     """For each target: how many equal targets of its row come before it, and how many there are with itself."""
-    order = np.lexsort((own, rows))                                        # stable: equal ones keep their order
+    order = np.lexsort((own, rows))  # stable: equal ones keep their order
     first = np.ones(len(rows), bool)
     first[1:] = (rows[order][1:] != rows[order][:-1]) | (own[order][1:] != own[order][:-1])
     starts = np.flatnonzero(first)
@@ -157,9 +157,9 @@ class Scorer:
         assert isinstance(query, Tensor)
         assert self.matrix is not None
         self._check(self.matrix)
-        query = query.to(self.matrix.dtype).contiguous()                   # [n, D]
+        query = query.to(self.matrix.dtype).contiguous()  # [n, D]
         if self._onednn is not None:
-            return self._onednn(query, self.matrix, self.bias)             # [n, I]
+            return self._onednn(query, self.matrix, self.bias)  # [n, I]
         scores = torch.mm(query, self.matrix.T, out=self._space(query, len(query), query.dtype))  # [n, I]
         return scores if self.bias is None else scores.add_(self.bias)
 

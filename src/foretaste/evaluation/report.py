@@ -120,8 +120,8 @@ class Evaluation:
         """Recall and MRR at the largest cut-off by history length (of cases), popularity and repeats (of targets)."""
         k = max(self.facts.cutoffs)
         recall, mrr = self.per_case[f"recall@{k}"], self.per_case[f"mrr@{k}"]  # [n]
-        hit = self.pessimistic <= k                                        # [m]
-        inverse = np.where(hit, 1 / self.pessimistic, 0.0)                 # [m]
+        hit = self.pessimistic <= k  # [m]
+        inverse = np.where(hit, 1 / self.pessimistic, 0.0)  # [m]
 
         def row(label: str, some: NDArray[np.bool_], found: Values, place: Values) -> dict[str, Any]:
             means = {f"recall@{k}": float(found[some].mean()), f"mrr@{k}": float(place[some].mean())}

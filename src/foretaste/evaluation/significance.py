@@ -57,7 +57,7 @@ def intervals(
     `clusters` [n] says which cases are drawn together (None: each by itself).
     """
     _check(values, level, resamples)
-    sums, size = _by_cluster(values, clusters)                             # [G, M], [G]
+    sums, size = _by_cluster(values, clusters)  # [G, M], [G]
     return _percentiles(_means(sums, size, resamples, seed), level)
 
 
@@ -76,11 +76,11 @@ def paired(
             f"the two models were asked {len(first)} and {len(second)} cases; a paired comparison needs the same ones: "
             "evaluate both with the same `Cases`"
         )
-    gap = (first - second)[:, None]                                        # [n, 1]
+    gap = (first - second)[:, None]  # [n, 1]
     _check(gap, level, resamples)
-    sums, size = _by_cluster(gap, clusters)                                # [G, 1], [G]
-    sums[abs(sums) < 1e-12] = 0.0                                          # a draw, but for the rounding
-    drawn = _means(sums, size, resamples, seed)                            # [R, 1]
+    sums, size = _by_cluster(gap, clusters)  # [G, 1], [G]
+    sums[abs(sums) < 1e-12] = 0.0  # a draw, but for the rounding
+    drawn = _means(sums, size, resamples, seed)  # [R, 1]
     low, high = _percentiles(drawn, level)[0]
     side = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
     wins, losses = int((sums > 0).sum()), int((sums < 0).sum())
@@ -130,7 +130,7 @@ def _by_cluster(values: Values, clusters: NDArray[Any] | None) -> tuple[Values, 
 def _means(sums: Values, size: Values, resamples: int, seed: int) -> Values:
     """[R, M]: means over the cases of clusters drawn with replacement."""
     rng, n = np.random.default_rng(seed), len(size)
-    table = np.column_stack([sums, size])                                  # [G, M + 1]
+    table = np.column_stack([sums, size])  # [G, M + 1]
     out = np.empty((resamples, table.shape[1]))
     for draw in range(resamples):
         out[draw] = np.bincount(rng.integers(0, n, n, dtype=np.int32), minlength=n) @ table

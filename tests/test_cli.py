@@ -1,0 +1,469 @@
+"""The command line as its users meet it: what each command prints where, its exit status, and that Python agrees."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import foretaste
+from foretaste import EventLog, Prepared, Recommender, answers, cli, demo, endings, shop, splits, words
+from foretaste.data.sequences import TEST, VALIDATION
+from foretaste.data.vocabulary import Vocabulary
+from foretaste.errors import ConfigError, DataError
+from foretaste.evaluation.evaluate import Evaluation
+from foretaste.evaluation.protocols import LastItem, PerStep
+from foretaste.models import MODELS
+
+COMMANDS = ("demo", "prepare", "train", "evaluate", "recommend", "models", "inspect", "doctor")
+COLUMNS = ("--session", "session", "--item", "item", "--time", "time")
+SMALL = ("--set", "hidden_size=8", "--set", "embedding_size=8", "--set", "batch=64")
+SETTINGS = {"hidden_size": 8, "embedding_size": 8, "batch": 64, "epochs": 2}
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What came of a command."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output as the one JSON object that it is; NaN and infinity are not JSON."""
+
+        def refuse(word: str) -> None:
+            raise AssertionError(f"{word} in JSON")
+
+        return json.loads(self.out, parse_constant=refuse)
+
+
+class Shell:
+    """Runs commands in this process, in a folder of their own."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *arguments: object) -> Ran:
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(word) for word in arguments])
+        return Ran(int(stop.value.code or 0), *self.capsys.readouterr())
+
+    def well(self, *arguments: object) -> Ran:
+        """A command that must succeed."""
+        ran = self(*arguments)
+        assert ran.status == 0, ran.err
+        return ran
+
+
+@pytest.fixture
+def ft(capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(capsys)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a log, the log prepared, and NARM and POP trained on it."""
+    folder = tmp_path_factory.mktemp("cli")
+    columns = dict(shop(n_users=60, n_items=40, seed=3).columns)
+    with (folder / "clicks.csv").open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow([*columns, "title"])
+        lines.writerows([*row, f"thing no. {row[2]}"] for row in zip(*columns.values(), strict=True))
+    for arguments in (
+        ("prepare", folder / "clicks.csv", "--out", folder / "clicks", *COLUMNS, "--user", "user", "--title", "title"),
+        ("train", folder / "clicks", "--out", folder / "narm", *SMALL, "--set", "epochs=2"),
+        ("train", folder / "clicks", "--out", folder / "pop", "--model", "pop"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(word) for word in arguments])
+        assert not stop.value.code
+    return folder
+
+
+# Help
+
+
+def test_without_arguments_it_lists_the_commands(ft: Shell) -> None:
+    shown = ft.well().out
+    assert shown == ft.well("--help").out
+    assert all(f" {command} " in shown for command in COMMANDS)
+    assert ft.well("--version").out.strip() == foretaste.__version__
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_an_example_that_can_be_read(ft: Shell, command: str) -> None:
+    shown = " ".join(ft.well(command, "--help").out.split())
+    example = shown.split("Example: ")[1]
+    assert example.startswith(f"foretaste {command}")
+    named = [word for word in example.split(" ╭")[0].split() if word.startswith("--")]
+    options = shown.split("╭─ Parameters")[1]
+    assert all(word in options for word in named)
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    code = """
+import json, sys, time
+start = time.perf_counter()
+from foretaste import cli
+try:
+    cli.main(["prepare", "--help"])
+except SystemExit as stop:
+    assert not stop.code
+print(json.dumps([time.perf_counter() - start, sorted({name.split(".")[0] for name in sys.modules})]))
+"""
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
+    found = [json.loads(run.stdout.splitlines()[-1]) for run in runs]
+    assert not {"torch", "duckdb", "numpy", "pydantic"} & set(found[0][1])
+    assert min(seconds for seconds, _ in found) < 0.4
+
+
+# Prepare
+
+
+def test_prepare_does_what_python_does(ft: Shell, made: Path, tmp_path: Path) -> None:
+    log = EventLog.read(made / "clicks.csv", session="session", item="item", time="time", user="user")
+    log = log.sessions(gap="10m").filter(item_support=3, session_length=2)
+    ours = log.prepare(splits.GlobalTime(days=20), splits.WholeUsers(fraction=0.2, seed=4))
+    ran = ft.well(
+        *("prepare", made / "clicks.csv", "--out", tmp_path / "out", *COLUMNS, "--user", "user", "--gap", "10m"),
+        *("--item-support", 3, "--session-length", 2, "--split", "global-time:days=20"),
+        *("--validation", "whole-users:fraction=0.2,seed=4"),
+    )
+    theirs = Prepared.open(tmp_path / "out")
+    assert ran.out.strip() == theirs.report()
+    for name in ("items", "users", "sessions", "part", "times"):
+        assert np.array_equal(getattr(theirs.sequences, name), getattr(ours.sequences, name)), name
+    assert theirs.items.ids == ours.items.ids
+    assert theirs.manifest["split"] == ours.manifest["split"]
+
+
+def test_the_newest_tenth_is_the_test_unless_another_is_named(made: Path) -> None:
+    manifest = Prepared.open(made / "clicks").manifest
+    assert manifest["split"]["recipe"] == {"kind": "global-time", "fraction": 0.1, "by": "start"}
+    assert manifest["validation"]["recipe"] == manifest["split"]["recipe"]
+    counts = manifest["counts"]
+    assert counts["test"]["events"] == pytest.approx(counts["all"]["events"] / 10, rel=0.1)
+
+
+def test_a_split_or_none(ft: Shell, made: Path, tmp_path: Path) -> None:
+    command = ("prepare", made / "clicks.csv", "--out", tmp_path / "out", *COLUMNS, "--json")
+    counts = ft.well(*command, "--split", "none", "--validation", "none").json["counts"]
+    assert counts["train"] == counts["all"]
+    assert ft.well(*command, "--split", "none").json["counts"]["validation"]["events"] > 0
+
+
+def test_a_log_without_a_header_and_with_its_own_split(ft: Shell, tmp_path: Path) -> None:
+    lines = [f"{part},{row},{session},{row % 3}" for row, (part, session) in enumerate([("a", 1)] * 4 + [("b", 2)] * 3)]
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
+    ran = ft.well(
+        *("prepare", tmp_path / "log.csv", "--out", tmp_path / "out", "--names", "part,place,session,item", "--json"),
+        *("--session", "session", "--item", "item", "--order", "place", "--split-column", "part"),
+        *("--split", "given:train=a,test=b"),
+    )
+    assert [ran.json["counts"][part]["events"] for part in ("train", "validation", "test")] == [4, 0, 3]
+
+
+def test_a_recipe_of_ones_own(ft: Shell, made: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        'title = "Mine"\n[[files]]\nfile = "clicks.csv"\n[read]\nitem = "item"\nsession = "session"\ntime = "time"\n'
+        '[split]\nkind = "global-time"\nfraction = 0.2\n[counts]\nall = { events = 7 }\n'
+    )
+    command = ("prepare", made / "clicks.csv", "--recipe", tmp_path / "mine.toml", "--out", tmp_path / "out")
+    shown = ft.well(*command).out
+    events = Prepared.open(tmp_path / "out").manifest["counts"]["all"]["events"]
+    lines = [line.split() for line in shown.splitlines() if line.startswith("all events")]
+    assert lines[0] == ["all", "events", f"{events:,}", "7", "-"]
+    ran = ft(*command, "--gap", "30m")
+    assert (ran.status, "stand in the recipe" in ran.err) == (2, True)
+
+
+def test_words_of_splits() -> None:
+    assert words.parts_of("last-two", None, frozenset()) == (splits.LastTwo(), None)
+    assert words.parts_of(None, "none", frozenset()) == (splits.SessionOrder(fraction=0.1), None)
+    assert words.parts_of(None, None, frozenset({"times"})) == (splits.GlobalTime(fraction=0.1),) * 2
+    assert words.parts_of("ratio:train=0.8, plus_one=false", "last-item", frozenset()) == (
+        splits.Ratio(train=0.8, plus_one=False),
+        splits.LastItem(),
+    )
+    assert words.parts_of("global-time:at=2014-09-30", "none", frozenset())[0] == splits.GlobalTime(at="2014-09-30")
+    with pytest.raises(ConfigError, match="did you mean 'last-item'"):
+        words.parts_of("last-iten", None, frozenset())
+
+
+def test_words_of_settings_protocols_parts_and_ids() -> None:
+    assert words.settings(["a=1", "b = 2e-3", "c=true", "d=softmax", 'e="7"', "f=[1, 2]", "g=x=y"]) == {
+        "a": 1, "b": 0.002, "c": True, "d": "softmax", "e": "7", "f": [1, 2], "g": "x=y",
+    }  # fmt: skip
+    assert words.protocol("per-step") == PerStep()
+    assert words.protocol("last-item:unit=user,mask_seen=true") == LastItem(unit="user", mask_seen=True)
+    assert (words.part("validation"), words.part("test")) == (VALIDATION, TEST)
+    assert words.ids(["7", "x", "08"], Vocabulary([7, 8])) == [7, "x", "08"]
+    assert words.ids(["7", "x"], Vocabulary(["7", "x"])) == ["7", "x"]
+    for wrong in ("hidden_size", "=3"):
+        with pytest.raises(ConfigError, match="key=value"):
+            words.settings([wrong])
+
+
+# Train
+
+
+def test_train_does_what_python_does_and_tells_its_progress(ft: Shell, made: Path, tmp_path: Path) -> None:
+    command = ("train", made / "clicks", "--out", tmp_path / "narm", *SMALL, "--set", "epochs=2", "--set", "seed=5")
+    ran = ft.well(*command)
+    assert ran.out == f"saved: {tmp_path / 'narm'}\n"
+    assert [line.split()[:2] for line in ran.err.splitlines()] == [["pass", "1/2"], ["pass", "2/2"]]
+    ours = Recommender("narm", **SETTINGS, seed=5).fit(Prepared.open(made / "clicks"))
+    theirs = Recommender.load(tmp_path / "narm")
+    history = ours.trained.items.ids[:3]
+    assert theirs.recommend(history, 5) == ours.recommend(history, 5)
+    facts = ft.well(*command, "--json").json
+    assert facts["saved"] == str(tmp_path / "narm")
+    assert [one["epoch"] for one in facts["history"]] == [1, 2]
+    assert facts["config"]["hidden_size"] == 8
+    assert facts["trained_with"]["seed"] == 5
+
+
+def test_a_run_that_is_stopped_goes_on_and_one_that_ended_begins_afresh(
+    ft: Shell, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("train", made / "clicks", "--out", tmp_path / "narm", *SMALL, "--set", "epochs=1")
+    checkpoint = tmp_path / "narm.run" / "checkpoint.safetensors"
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recommender, "save", interrupted)
+        ran = ft(*command)
+    assert (ran.status, checkpoint.exists(), (tmp_path / "narm").exists()) == (130, True, False)
+    assert "goes on from its last checkpoint" in ran.err
+    assert "other settings" in ft(*command, "--set", "seed=1").err
+    assert "pass 1/1" not in ft.well(*command).err  # nothing was left to do but to save
+    assert not checkpoint.exists()
+    assert (tmp_path / "narm.run" / "log.jsonl").read_text().count("\n") == 1
+    assert "pass 1/1" in ft.well(*command, "--set", "seed=1").err
+
+
+def test_training_recipes(ft: Shell, made: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(
+        'model = "narm"\nrefit = true\n[settings]\nepochs = 1\nhidden_size = 6\nembedding_size = 4\n'
+    )
+    command = ("train", made / "clicks", "--out", tmp_path / "out", "--json", "--recipe")
+    facts = ft.well(*command, tmp_path / "run.toml", "--set", "hidden_size=5").json
+    assert (facts["config"]["hidden_size"], facts["config"]["embedding_size"]) == (5, 4)
+    assert facts["trained_with"]["refit"] is True
+    facts = ft.well(*command, "narm-paper", *SMALL, "--set", "epochs=1").json
+    assert (facts["trained_with"]["learning_rate"], facts["config"]["window"]) == (0.001, 19)
+    assert "did you mean 'narm-paper'" in ft(*command, "narm-papers").err
+
+
+def test_a_place_that_is_taken_is_refused_before_training(ft: Shell, made: Path) -> None:
+    ran = ft("train", made / "clicks", "--out", made / "clicks.csv")
+    assert (ran.status, "pass 1" in ran.err) == (2, False)
+    assert "not saved from here" in ran.err
+    assert "not saved from here" in ft("train", made / "clicks", "--out", made / "clicks", *SMALL).err
+
+
+# Evaluate, recommend
+
+
+def test_evaluate_gives_the_numbers_of_python(ft: Shell, made: Path, tmp_path: Path) -> None:
+    log = Prepared.open(made / "clicks")
+    ours = Recommender.load(made / "narm").evaluate(log, cutoffs=(3, 20))
+    command = ("evaluate", made / "narm", made / "clicks", "--cutoffs", 3, 20)
+    ran = ft.well(*command, "--out", tmp_path / "ranks" / "narm.npz", "--json")
+    assert {name: of["value"] for name, of in ran.json["metrics"].items()} == ours.means()
+    assert ran.json["metrics"]["mrr@3"]["low"] == ours.intervals["mrr@3"][0]
+    assert Evaluation.load_ranks(tmp_path / "ranks" / "narm.npz").means() == ours.means()
+    assert ft.well(*command).out.strip() == ours.table()
+
+
+def test_evaluate_by_other_protocols_and_parts(ft: Shell, made: Path) -> None:
+    log = Prepared.open(made / "clicks")
+    words = "last-item:unit=user,mask_seen=true"
+    ran = ft.well("evaluate", made / "pop", made / "clicks", "--protocol", words, "--part", "validation", "--json")
+    ours = Recommender.load(made / "pop").evaluate(
+        log, protocol=LastItem(unit="user", mask_seen=True), part=VALIDATION, cutoffs=(5, 10, 20)
+    )
+    assert {name: of["value"] for name, of in ran.json["metrics"].items()} == ours.means()
+    assert (ran.json["part"], ran.json["mask_seen"]) == ("validation part", True)
+
+
+def test_recommend_by_raw_ids_with_titles_and_reasons(ft: Shell, made: Path) -> None:
+    ours = Recommender.load(made / "narm")
+    history = [int(raw) for raw in ours.trained.items.ids[:4]]
+    found, weights = ours.recommend(history, 5), ours.explain(history)["attention"]
+    command = ("recommend", made / "narm", *history, "no such thing", "-k", 5, "--explain")
+    facts = ft.well(*command, "--json").json
+    assert (facts["items"], facts["scores"], facts["skipped"]) == (found.ids, found.scores, ["no such thing"])
+    assert facts["titles"] == [f"thing no. {raw}" for raw in found.ids]
+    assert facts["because"] == {"attention": [list(pair) for pair in weights]}
+    lines = ft.well(*command).out.splitlines()
+    assert lines[0] == f"  1. thing no. {found.ids[0]}  ({found.scores[0]:.3f})"
+    assert lines[5] == "Not known, left out of the history: no such thing."
+    most = sorted(weights, key=lambda pair: -pair[1])[:3]
+    assert lines[-3:] == [f"{weight:6.0%}  thing no. {raw}" for raw, weight in most]
+
+
+def test_recommend_says_when_there_is_no_more_and_when_nothing_explains(ft: Shell, made: Path) -> None:
+    items = Recommender.load(made / "pop").trained.items
+    ran = ft.well("recommend", made / "pop", items.ids[0], "-k", 1000, "--explain")
+    assert f"No more than {len(items)} of the {len(items)} known items" in ran.out
+    assert ran.out.rstrip().endswith("Nothing in this history explains the list.")
+    assert len(ft.well("recommend", made / "pop", "--json").json["items"]) == 10
+
+
+def test_one_item_is_one_line() -> None:
+    assert answers.on_one_line("naïve ☃ 日本") == "naïve ☃ 日本"
+    assert answers.on_one_line("two\nlines") == r"'two\nlines'"
+    assert answers.on_one_line(7) == "7"
+
+
+# The rest, and what all have in common
+
+
+def test_models_and_doctor(ft: Shell) -> None:
+    found = ft.well("models", "--json").json
+    assert list(found) == list(MODELS)
+    assert found["narm"]["settings"]["window"]["default"] == 19
+    assert "CIKM 2017" in ft.well("models").out
+    facts = ft.well("doctor", "--json").json
+    assert (facts["foretaste"], facts["numpy"]) == (foretaste.__version__, np.__version__)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("prepare", "clicks.csv", "--out", "again", *COLUMNS),
+        ("train", "clicks", "--out", "again-pop", "--model", "pop"),
+        ("evaluate", "pop", "clicks"),
+        ("recommend", "narm", "1", "--explain"),
+        ("models",),
+        ("inspect", "clicks.csv", *COLUMNS),
+        ("inspect", "clicks"),
+        ("inspect", "narm"),
+        ("doctor",),
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_json_is_one_object_on_standard_output(
+    ft: Shell, made: Path, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(made)
+    ran = ft.well(*arguments, "--json")
+    assert isinstance(ran.json, dict)
+    assert ran.out.count("\n") == 1
+    text = ft.well(*arguments).out
+    assert not text.startswith("{")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nonsense",), 'Unknown command "nonsense"'),
+        (("train", "x"), "--out"),
+        (("train", "x", "--out", "y", "--fast"), "--fast"),
+        (("recommend", "x", "-k", "many"), "many"),
+        (("models", "too", "much"), "too"),
+        (("recommend",), "RUN"),
+    ],
+)
+def test_a_slip_of_the_keyboard_is_one_line(ft: Shell, arguments: tuple[str, ...], said: str) -> None:
+    ran = ft(*arguments)
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.count("\n") == 1
+    assert said in ran.err
+    assert "foretaste --help" in ran.err
+
+
+def test_debug_shows_where_an_error_came_from() -> None:
+    with pytest.raises(DataError, match="no such file"):
+        cli.main(["prepare", "nothing.csv", "--out", "x", *COLUMNS, "--debug"])
+
+
+def test_how_it_ends() -> None:
+    assert endings.said(None) == endings.said(BrokenPipeError()) == ("", 0)
+    assert endings.said(ConfigError("a\nb")) == ("a\nb", 2)
+    assert endings.said(ConfigError("a\nb\nc\nd")) == ("a\nb (and 2 more)", 2)
+    assert endings.said(MemoryError("no room"))[1] == 2
+    assert "smaller sizes" in endings.said(RuntimeError("DefaultCPUAllocator: can't allocate memory"))[0]
+    assert endings.said(PermissionError(13, "Permission denied", "x.csv")) == ("x.csv: Permission denied", 2)
+    text, status = endings.said(IndexError("list index out of range"))
+    assert (status, text.count("\n")) == (1, 1)
+    assert "unexpected IndexError: list index out of range" in text
+
+
+def started(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "foretaste", *arguments], stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_output_that_cannot_be_written_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        process = started("models", stdout=full)
+    _, err = process.communicate()
+    assert (process.returncode, err) == (2, "foretaste: output: No space left on device\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes break otherwise there")
+def test_a_reader_who_has_seen_enough_is_no_error() -> None:
+    process = started("models", stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert (process.stderr.read(), process.wait()) == ("", 0)
+    process.stderr.close()
+
+
+# The demo
+
+
+@pytest.fixture
+def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo with a shop and a model that train in a moment."""
+    log = shop(n_users=300, n_items=60, seed=1).log()
+    monkeypatch.setattr(demo, "_shop", lambda: log)
+    sizes = {"embedding_size": 8, "hidden_size": 8, "epochs": 1}
+    monkeypatch.setattr(demo, "NARM_SETTINGS", {**demo.NARM_SETTINGS, **sizes})
+
+
+@pytest.mark.usefixtures("small_demo")
+def test_the_demo_shows_its_results_on_standard_output(ft: Shell) -> None:
+    ran = ft.well("demo", "--simulated")
+    lines = ran.out.splitlines()
+    heads = [line for line in lines if "recall@20" in line and "mrr@20" in line and "95 % interval" in line]
+    assert len(heads) == 1
+    assert [line.split()[0] for line in lines[lines.index(heads[0]) + 1 :][:2]] == ["POP", "NARM"]
+    assert [f"{place:3}." for place in range(1, 11)] == [line[:4] for line in lines if line[3:4] == "."]
+    assert len(lines[lines.index(next(line for line in lines if "weighed most" in line)) + 1 :]) == 3
+    assert "pass 1/1" in ran.err
+    assert not any("pass" in line for line in lines)
+    facts = ft.well("demo", "--simulated", "--json").json
+    recall = facts["models"]["narm"]["metrics"]["recall@20"]
+    assert f"{100 * recall['value']:.2f} %" in lines[lines.index(heads[0]) + 2]
+    assert len(facts["recommendations"]["items"]) == 10
+    assert not set(facts["recommendations"]["items"]) & set(facts["history"])
+
+
+@pytest.mark.usefixtures("small_demo")
+def test_the_demo_without_its_data_takes_the_shop_and_says_so(ft: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise DataError("MovieLens 100K is not to be had: no network")
+
+    monkeypatch.setattr("foretaste.data.movielens.movielens_100k", nowhere)
+    ran = ft.well("demo")
+    assert "not to be had: no network.\nA simulated shop takes its place." in ran.err
+    assert ran.out.startswith("A simulated shop: ")
