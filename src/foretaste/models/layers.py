@@ -67,7 +67,7 @@ class _AdditiveScores(torch.autograd.Function):
         return scores
 
     @staticmethod
-    @once_differentiable                                                   # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, by_scores: Tensor) -> tuple[Tensor | None, ...]:
         queries, keys, flat, v = ctx.saved_tensors
         by_queries, by_keys, by_v = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(v)
