@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,48 +21,12 @@ from foretaste.errors import ConfigError, DataError
 from foretaste.evaluation.evaluate import Evaluation
 from foretaste.evaluation.protocols import LastItem, PerStep
 from foretaste.models import MODELS
+from tests.shell import Shell
 
 COMMANDS = ("demo", "prepare", "train", "evaluate", "recommend", "models", "inspect", "doctor")
 COLUMNS = ("--session", "session", "--item", "item", "--time", "time")
 SMALL = ("--set", "hidden_size=8", "--set", "embedding_size=8", "--set", "batch=64")
 SETTINGS = {"hidden_size": 8, "embedding_size": 8, "batch": 64, "epochs": 2}
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What came of a command."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Standard output as the one JSON object that it is; NaN and infinity are not JSON."""
-
-        def refuse(word: str) -> None:
-            raise AssertionError(f"{word} in JSON")
-
-        return json.loads(self.out, parse_constant=refuse)
-
-
-class Shell:
-    """Runs commands in this process, in a folder of their own."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.capsys = capsys
-
-    def __call__(self, *arguments: object) -> Ran:
-        self.capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.main([str(word) for word in arguments])
-        return Ran(int(stop.value.code or 0), *self.capsys.readouterr())
-
-    def well(self, *arguments: object) -> Ran:
-        """A command that must succeed."""
-        ran = self(*arguments)
-        assert ran.status == 0, ran.err
-        return ran
 
 
 @pytest.fixture

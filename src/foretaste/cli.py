@@ -19,7 +19,7 @@ import foretaste
 from foretaste import words
 from foretaste.endings import end
 from foretaste.errors import ConfigError
-from foretaste.options import NO_COLUMNS, Columns, Count, Cutoffs, Flag, Json, Settings
+from foretaste.options import NO_COLUMNS, Columns, Count, Cutoffs, Device, Flag, Json, Settings
 
 app = App(
     name="foretaste",
@@ -116,7 +116,9 @@ def prepare(
         Refuse a log with such rows.
     """
     from foretaste.data import datasets
+    from foretaste.data.folders import check_place
 
+    check_place(out)
     least = {"item_support": item_support, "session_length": session_length, "user_events": user_events}
     if recipe is not None:
         if columns != NO_COLUMNS or gap or per_day or any(least.values()) or split or validation:
@@ -145,7 +147,7 @@ def train(
     recipe: str | None = None,
     set: Settings = (),
     refit: Flag = False,
-    device: str = "cpu",
+    device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Train a model on a prepared folder and save the recommender. Killed, it goes on when started again.
@@ -166,8 +168,6 @@ def train(
         A setting as key=value, such as --set hidden_size=128; may be repeated, and goes before the recipe's.
     refit
         After choosing the number of passes on the validation part, train afresh on training + validation.
-    device
-        cpu, cuda, cuda:1, ...
     """
     from foretaste.data.folders import check_place
     from foretaste.data.prepared import Prepared
@@ -197,7 +197,7 @@ def evaluate(
     protocol: str = "per-step",
     cutoffs: Cutoffs = (5, 10, 20),
     part: str = "test",
-    device: str = "cpu",
+    device: Device = "cpu",
     out: Path | None = None,
     json: Json = False,
 ) -> None:
@@ -217,8 +217,6 @@ def evaluate(
         List lengths of the metrics.
     part
         train, validation or test.
-    device
-        cpu, cuda, cuda:1, ...
     out
         File for the ranks of every case (npz), for later comparisons.
     """

@@ -23,7 +23,7 @@ from foretaste.data.sequences import Sequences
 from foretaste.errors import ConfigError, TrainingError
 from foretaste.models.contract import SequenceModel, State, seeded
 from foretaste.training.batches import Batch, batches, count_targets
-from foretaste.training.checkpoint import read_tensors, restore, run_state, write_tensors
+from foretaste.training.checkpoint import forget, read_tensors, restore, run_state, write_tensors
 from foretaste.training.losses import loss_of
 from foretaste.training.negatives import Negatives, generator, touched
 from foretaste.training.settings import TrainConfig, optimizer_of, sampler_of
@@ -98,9 +98,14 @@ class _Run:
 
     def run(self) -> TrainResult:
         self._resume()
-        while self.epoch < self.passes and not self._gave_up():
-            self._pass()
-            self._finish_pass()
+        try:
+            while self.epoch < self.passes and not self._gave_up():
+                self._pass()
+                self._finish_pass()
+        except TrainingError:
+            if self.folder is not None:
+                forget(self.folder)  # going on from there would come to the same end
+            raise
         final = self.best or self.average
         if final:
             self.model.load_state_dict(final)
