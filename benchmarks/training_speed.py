@@ -4,9 +4,9 @@
 
 D = 64, H = 128, 512 prefixes a step, window 50 (gradients flow through 50 events, in RecBole too), exact float32
 softmax over all items; with one torch thread and with two. One pass over the training prefixes is timed (preparation
-apart), then full rankings of the test cases, the best of three. Each run has a fresh process, so its peak of memory is
-its own. `--recbole FILE` puts the figures of benchmarks/recbole into the same result. The machine must be idle: how many
-cores others kept busy is measured and stands beside each figure.
+apart), then full rankings of the test cases, the best of three. Each run has a fresh process, so its peak of memory
+is its own. `--recbole FILE` puts the figures of benchmarks/recbole into the same result. The machine must be idle: how
+many cores others kept busy is measured and stands beside each figure.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import foretaste
 from foretaste import words
 from foretaste.endings import end
 from foretaste.errors import ConfigError
-from foretaste.options import NO_COLUMNS, Columns, Count, Cutoffs, Device, Flag, Json, Settings
+from foretaste.options import NO_COLUMNS, Columns, Count, Cutoffs, Device, Flag, Json, Settings, Threads
 
 app = App(
     name="foretaste",
@@ -147,6 +147,7 @@ def train(
     recipe: str | None = None,
     set: Settings = (),
     refit: Flag = False,
+    threads: Threads = 1,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
@@ -176,6 +177,7 @@ def train(
     from foretaste.training.checkpoint import forget
     from foretaste.training.progress import Live
 
+    words.use_threads(threads)
     check_place(out, "recommender.json")
     plan = RunRecipe(model="narm") if recipe is None else RunRecipe.read(recipe)
     plan = plan if model is None else plan.with_(model=model)

@@ -24,10 +24,13 @@ class Config(BaseModel):
     )
 
     def __init__(self, **values: Any) -> None:
+        wrong = ""
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigError(explain(error, type(self))) from None
+            wrong = explain(error, type(self))
+        if wrong:  # raised out here: the validator's own error would keep the caller's objects alive
+            raise ConfigError(wrong)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -51,6 +54,9 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
         where = ".".join(str(part) for part in item["loc"]) or "(whole)"
         if item["type"] == "extra_forbidden":
             lines.append(f"{name}: unknown key '{where}'; {nearest(where, fields_at(kind, item['loc'][:-1]))}")
+        elif item["type"] == "value_error":
+            about = f"'{where}' = {item['input']!r}: " if item["loc"] else ""
+            lines.append(f"{name}: {about}{item['msg'].removeprefix('Value error, ')}")
         elif item["type"] == "missing":
             lines.append(f"{name}: '{where}' is required and missing")
         else:

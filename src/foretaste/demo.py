@@ -31,11 +31,14 @@ LATEST = 5
 
 def run(*, simulated: bool = False) -> tuple[dict[str, Any], str]:
     """The numbers and the list, as plain facts and as text; what it does meanwhile is told on standard error."""
+    import torch
+
     from foretaste.answers import answered
     from foretaste.data.splits import GlobalTime
     from foretaste.recommender import Recommender
     from foretaste.training.progress import Live, Ranked
 
+    torch.set_num_threads(1)  # for logs of this size more threads only wait for each other
     name, log = ("a simulated shop", _shop()) if simulated else _movielens()
     _say(f"1. Preparing {name}: the newest tenth is the test, the newest tenth of the rest chooses the best pass\n")
     prepared = log.prepare(GlobalTime(fraction=0.1), validation=GlobalTime(fraction=0.1))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Flag = Annotated[bool, Parameter(show_default=False)]
 Json = Annotated[bool, Parameter(name="--json", help="Print one JSON object instead of text.", show_default=False)]
 Count = Annotated[int, Parameter(name=["-k", "--k"])]
+Threads = Annotated[int, Parameter(help="Of torch; more than one only pays for tens of thousands of items.")]
 Device = Annotated[str, Parameter(help="cpu, cuda, cuda:1, ...")]
 Cutoffs = Annotated[tuple[int, ...], Parameter(consume_multiple=True)]
 Settings = Annotated[tuple[str, ...], Parameter(name="--set", show_default=False)]

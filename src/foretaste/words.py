@@ -77,3 +77,12 @@ def _split(word: str) -> Split | None:
 
     name, options = _named(word)
     return None if name == "none" and not options else split_of({"kind": name, **options})
+
+
+def use_threads(count: int) -> None:
+    """So many threads for torch."""
+    import torch
+
+    if count < 1:
+        raise ConfigError(f"threads = {count}; give at least 1")
+    torch.set_num_threads(count)
