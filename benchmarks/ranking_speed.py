@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from foretaste.data.files import write_text
 from foretaste.data.sequences import TEST, Sequences
 from foretaste.evaluation.evaluate import evaluate
 from foretaste.evaluation.protocols import PerStep
@@ -114,10 +115,7 @@ def main() -> None:
         print(f"{name:<9} {found['cases_per_second']:>7,} cases/s")
         if found["others_busy_cores"] > 0.1:
             print(f"  NOT IDLE: other programs kept {found['others_busy_cores']} cores busy; measure again")
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    partial = arguments.out.with_name(arguments.out.name + ".tmp")
-    partial.write_text(json.dumps(result, indent=2) + "\n")
-    partial.replace(arguments.out)
+    write_text(arguments.out, json.dumps(result, indent=2) + "\n")
     print(f"written: {arguments.out}")
 
 

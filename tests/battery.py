@@ -347,7 +347,7 @@ def test_a_damaged_weight_is_refused(name: str, variant: dict[str, object]) -> N
 
 @every_model
 def test_scoring_forty_thousand_items_holds_little(name: str, variant: dict[str, object]) -> None:
-    """Recommending for 1,000 histories over 40,000 items never holds the 160 MB that all scores at once would take."""
+    """Recommending for 3,000 histories over 40,000 items never holds the 480 MB that all scores at once would take."""
     code = f"""
 import resource, torch
 torch.set_num_threads(1)
@@ -357,7 +357,7 @@ from foretaste.models.saved import Trained
 kind = model_class({name!r})
 model = kind(40_000, kind.Config.of({variant!r}), 10).eval()
 trained = Trained({name!r}, model, Vocabulary(list(range(40_000))), None, {{}})
-histories = [[n, n + 1, n + 2] for n in range(1000)]
+histories = [[n, n + 1, n + 2] for n in range(3000)]
 trained.recommend_batch(histories[:2], 5)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 trained.recommend_batch(histories, 20)

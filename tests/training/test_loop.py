@@ -196,6 +196,8 @@ def test_a_folder_of_another_run_or_a_broken_checkpoint_is_refused(tmp_path: Pat
     train(new_model(), log, config, folder=tmp_path)
     with pytest.raises(ConfigError, match="other settings or another log"):
         train(new_model(), log, config.with_(learning_rate=0.5), folder=tmp_path)
+    with seeded(0), pytest.raises(ConfigError, match="other settings or another log"):
+        train(NARM(20, SMALL.with_(hidden_size=9)), log, config, folder=tmp_path)
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(SavedFileError, match="truncated"):

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from foretaste.config import Config
+from foretaste.config import Config, OneOrMore
 from foretaste.data.sources import Source, open_source
 from foretaste.data.workspace import Workspace, name, text
 from foretaste.errors import ConfigError, DataError
@@ -24,15 +24,10 @@ PART = "part"
 class File(Config):
     """One file of a source."""
 
-    file: tuple[str, ...]
+    file: OneOrMore
     """Its usual name, or several of which the first that is there is taken."""
     part: str = ""
     """What `part`, a column that is added, says of its rows: train, test, ..."""
-
-    @field_validator("file", mode="before")
-    @classmethod
-    def _one_or_more(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
 
 
 class Lines(Config):

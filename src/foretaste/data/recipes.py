@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
-from foretaste.config import Config
+from foretaste.config import Config, OneOrMore
 from foretaste.data.counted import Counts, Published
 from foretaste.data.gather import PART, File, Layout, Lines
 from foretaste.data.preparing import Candidates, Cold
@@ -73,7 +73,7 @@ class Read(Config):
 class Items(Config):
     """A table of what is known of the items; a file that is not there is done without."""
 
-    file: tuple[str, ...]
+    file: OneOrMore
     """Its usual name, beside the log, or several of which the first that is there is taken."""
     item: str = "item_id"
     columns: dict[str, str]
@@ -81,11 +81,6 @@ class Items(Config):
     names: tuple[str, ...] | None = None
     delimiter: str | None = None
     encoding: str = "utf-8"
-
-    @field_validator("file", mode="before")
-    @classmethod
-    def _one_or_more(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
 
 
 class Sessions(Config):

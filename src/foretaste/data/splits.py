@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from foretaste.config import OneOrMore
 from foretaste.data.sequences import TEST, TRAIN, VALIDATION
 from foretaste.data.split import Parts, RecentPrefixes, Split, moment, share_of
 from foretaste.data.timeline import Ints, Timeline
@@ -245,17 +246,12 @@ class Given(Split):
     needs = frozenset({"split"})
     forward = False
 
-    train: tuple[str, ...] = ("train",)
+    train: OneOrMore = ("train",)
     """Values of the training part."""
-    validation: tuple[str, ...] = ("validation", "valid", "val", "dev")
+    validation: OneOrMore = ("validation", "valid", "val", "dev")
     """Values of the validation part."""
-    test: tuple[str, ...] = ("test",)
+    test: OneOrMore = ("test",)
     """Values of the test part."""
-
-    @field_validator("train", "validation", "test", mode="before")
-    @classmethod
-    def _one_or_more(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _once(self) -> Self:

@@ -18,7 +18,7 @@ column c belongs to item c + 1: padding cannot be ranked because it has no colum
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
@@ -86,8 +86,7 @@ class Events:
         """[B] int64: real events in each row."""
         return self.mask.sum(1)
 
-    def _map(self, change: object) -> Self:
-        assert callable(change)
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
         return replace(
             self,
             items=change(self.items),

@@ -125,16 +125,16 @@ class NARM(SequenceModel):
         if T:
             hidden, _ = self.gru(embedded, state["h"][None])               # [B, T, H]  eq. 1-4
         else:
-            hidden = embedded.new_zeros(B, 0, c.hidden_size)
+            hidden = embedded.new_zeros(B, 0, c.hidden_size)               # [B, 0, H]
         after = {"h": at_length(hidden, state["h"], lengths),              # [B, H]
-                 "seen": (state["seen"] + lengths).clamp(max=c.window)}
+                 "seen": (state["seen"] + lengths).clamp(max=c.window)}    # [B]
         if "ring" in state:
             after["ring"] = slide(state["ring"], hidden, lengths)          # [B, W, H]
 
         asked = torch.ones(B, T, dtype=torch.bool, device=lengths.device) if at is None else at  # [B, T]
         row, place = asked.nonzero(as_tuple=True)                          # [N], [N]
         if c.keep == "first":
-            place = place.minimum(lengths[row] - 1)                        # -1: frozen before this call
+            place = place.minimum(lengths[row] - 1)                        # [N]  -1: frozen before this call
         last = torch.cat([state["h"][:, None], hidden], 1)[row, place + 1]  # [N, H]  h_t
         if "ring" in state:
             keys, valid, flat = self._keys(state, hidden, row, place)      # [B (R + T), H], [N, V], [N, V]

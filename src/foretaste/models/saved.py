@@ -89,7 +89,7 @@ class Trained:
             return []
         events, skipped = self._events(histories, times)
         pool = self._pool(candidates)                                      # [C] or None
-        never = torch.tensor([n for n in self._numbers(exclude) if n], dtype=torch.int64)
+        never = torch.tensor([n for n in self._numbers(exclude) if n], dtype=torch.int64)  # [X]
         columns = self.model.n_items if pool is None else len(pool)
         step = max(1, SCORE_BYTES // (4 * max(columns, 1)))
         out: list[Recommendations] = []
@@ -251,12 +251,14 @@ class Trained:
 
     def _hide(self, scores: Tensor, pool: Tensor | None, never: Tensor, seen: Tensor | None) -> None:
         """Set the scores [b, C] of what may not be recommended to -inf, in place."""
+        if not len(never) and seen is None:
+            return
         rows, columns = scores.shape
         place = torch.full((self.model.n_items + 1,), columns, dtype=torch.int64, device=scores.device)  # [1 + I]
-        numbers = torch.arange(1, columns + 1, device=scores.device) if pool is None else pool
+        numbers = torch.arange(1, columns + 1, device=scores.device) if pool is None else pool  # [C]
         place[numbers] = torch.arange(columns, device=scores.device)
         place[0] = columns                                                 # padding falls into a column of its own
-        hidden = torch.zeros(rows, columns + 1, dtype=torch.bool, device=scores.device)
+        hidden = torch.zeros(rows, columns + 1, dtype=torch.bool, device=scores.device)  # [b, C + 1]
         hidden[:, place[never.to(scores.device)]] = True
         if seen is not None:
             hidden.scatter_(1, place[seen], True)
@@ -264,7 +266,7 @@ class Trained:
 
     def _lists(self, scores: Tensor, pool: Tensor | None, k: int) -> list[Recommendations]:
         values, columns = top_k(scores, k)                                 # [b, k]
-        numbers = columns + 1 if pool is None else pool[columns]
+        numbers = columns + 1 if pool is None else pool[columns]           # [b, k]
         out = []
         for row, value in zip(numbers.tolist(), values.tolist(), strict=True):
             kept = [(n, v) for n, v in zip(row, value, strict=True) if v != float("-inf")]

@@ -241,7 +241,7 @@ class _Run:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         facts = {
-            "config": self.config.as_dict(),
+            **self._identity(),
             "epoch": self.epoch,
             "step": self.step,
             "loss_sum": self.loss_sum,
@@ -249,7 +249,6 @@ class _Run:
             "seconds": self.seconds,
             "best_epoch": self.result.best_epoch,
             "history": self.result.history,
-            "targets": self.targets,
         }
         write_tensors(
             self.folder / "checkpoint.safetensors",
@@ -257,12 +256,17 @@ class _Run:
             facts,
         )
 
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a run to go on from a checkpoint."""
+        model = {"kind": type(self.model).__name__, **self.model.config.as_dict()}
+        return {"config": self.config.as_dict(), "model": model, "targets": self.targets}
+
     def _resume(self) -> None:
         path = None if self.folder is None else self.folder / "checkpoint.safetensors"
         if path is None or not path.exists():
             return
         tensors, facts = read_tensors(path)
-        if facts["config"] != self.config.as_dict() or facts["targets"] != self.targets:
+        if any(facts.get(name) != value for name, value in self._identity().items()):
             raise ConfigError(
                 f"{path}: this folder holds a run with other settings or another log; "
                 "give the same ones to go on with it, or remove the folder to begin afresh"
