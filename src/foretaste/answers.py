@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from foretaste.models.saved import History
+    from foretaste.models.histories import History
     from foretaste.recommender import Recommender
 
 REASONS = 3

@@ -25,7 +25,8 @@ from foretaste.evaluation.protocols import protocol as named
 from foretaste.models import model_class
 from foretaste.models.contract import SequenceModel, seeded
 from foretaste.models.device import usable
-from foretaste.models.saved import History, Recommendations, Trained
+from foretaste.models.histories import History
+from foretaste.models.saved import Recommendations, Trained
 from foretaste.training.loop import Report, TrainResult, train
 from foretaste.training.settings import TrainConfig
 
@@ -80,6 +81,7 @@ class Recommender:
         if self.kind.learns == "counts":
             model.count(prepared.sequences.of_part(TRAIN, VALIDATION) if refit else prepared.sequences.of_part(TRAIN))
         else:
+            model.count(prepared.sequences.of_part(TRAIN))
             model = self._fit_by_gradient(model, prepared, protocol or PerStep(), refit, folder, device, report)
         self._trained = Trained(self.name, model.eval(), prepared.items, prepared.users, self._facts(prepared, refit))
         return self
@@ -119,6 +121,7 @@ class Recommender:
             return model
         chosen = self.result.best_epoch
         model = self._new(prepared)
+        model.count(log.of_part(TRAIN, VALIDATION))
         again = folder / "refit" if folder is not None else None
         final = train(
             model, log.of_part(TRAIN, VALIDATION), config, stop_after=chosen, folder=again, device=device, report=report
@@ -180,7 +183,7 @@ class Recommender:
         return new
 
     def _new(self, prepared: Prepared) -> SequenceModel:
-        n_users = len(prepared.users or ()) if "users" in self.kind.needs else 0
+        n_users = len(prepared.users or ()) if "users" in self.kind.needs_of(self.config) else 0
         with seeded(self.training.seed):
             return self.kind(len(prepared.items), self.config, n_users)
 
@@ -193,7 +196,7 @@ class Recommender:
             "sessions": log.n_sessions > log.n_users or prepared.users is None,
             "dwell": "dwell" in log.columns,
         }
-        lacking = sorted(need for need in self.kind.needs if not has[need])
+        lacking = sorted(need for need in self.kind.needs_of(self.config) if not has[need])
         if lacking:
             raise NeedsError(f"model '{self.name}' needs {' and '.join(lacking)}, which this log does not have")
 

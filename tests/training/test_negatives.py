@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
 
+from foretaste.data.sequences import Sequences
 from foretaste.errors import ConfigError
-from foretaste.models.contract import Events
 from foretaste.training.negatives import InBatch, Negatives, Popularity, Sampler, Uniform, generator, touched
 
 COUNTS = [50, 20, 20, 5, 3, 1, 1, 0]
@@ -153,20 +153,27 @@ def test_more_negatives_join_those_of_the_batch() -> None:
 
 
 def test_touched_knows_the_past_and_never_the_future() -> None:
-    events = Events.of([[3, 1, 4, 1], [5, 9]])
-    at = torch.tensor([[False, True, True, False], [True, False, False, False]])
-    assert touched(events, at).tolist() == [[3, 1, 0, 0], [3, 1, 4, 0], [5, 0, 0, 0]]
+    log = Sequences(
+        np.array([3, 1, 4, 0, 5, 9], np.int32), np.array([0, 4, 6]), np.array([0, 2, 4, 6]), np.zeros(6, np.uint8),
+        np.ones(2, np.int32),
+    )  # fmt: skip
+    assert touched(log, np.array([2, 1, 4, 3])).tolist() == [[3, 1, 4, 0], [3, 1, 0, 0], [5, 0, 0, 0], [3, 1, 4, 0]]
 
 
 @given(seed=st.integers(0, 9999))
-def test_touched_is_the_set_of_the_prefix_whatever_follows(seed: int) -> None:
+def test_touched_is_the_users_past_across_sessions_whatever_follows(seed: int) -> None:
     g = np.random.default_rng(seed)
-    items = torch.from_numpy(g.integers(1, 9, (3, 6)))
-    mask = torch.arange(6) < torch.from_numpy(g.integers(1, 7, 3))[:, None]
-    at = mask & torch.from_numpy(g.random((3, 6)) < 0.5)
-    got = touched(Events(torch.where(mask, items, 0), mask, mask), at)
-    for line, (row, position) in zip(got.tolist(), at.nonzero().tolist(), strict=True):
-        assert set(line) - {0} == set(items[row, : position + 1].tolist())
+    lengths = g.integers(1, 7, 4)
+    users = np.concatenate([[0], np.cumsum(lengths)])
+    size = int(users[-1])
+    sessions = np.unique(np.concatenate([users, g.integers(0, size, 3)]))
+    log = Sequences(
+        g.integers(1, 9, size).astype(np.int32), users, sessions, np.zeros(size, np.uint8), np.ones(4, np.int32)
+    )
+    places = g.integers(0, size, 5)
+    for line, place in zip(touched(log, places).tolist(), places.tolist(), strict=True):
+        first = users[np.searchsorted(users, place, side="right") - 1]
+        assert set(line) - {0} == set(log.items[first : place + 1].tolist())
 
 
 def test_the_same_key_draws_the_same_and_another_does_not() -> None:

@@ -119,12 +119,17 @@ class SequenceModel(nn.Module, ABC):
     """One line for `foretaste models`."""
     paper: ClassVar[str] = ""
     """Where it is from."""
-    scope: ClassVar[Literal["session", "user"]] = "session"
-    """What one row is: session models start afresh at each session; the caller does that, not the model."""
-    needs: ClassVar[frozenset[str]] = frozenset()
-    """What the log must have: any of "users", "times", "sessions", "dwell"."""
-    causal: ClassVar[bool] = True
-    """False if an event's columns know of the next event: evaluation marks it and serving refuses it."""
+    scope: Literal["session", "user"] = "session"
+    """What one row is: session models start afresh at each session; the caller does that, not the model. A variant may
+    set its own in `__init__`."""
+    needs: frozenset[str] = frozenset()
+    """What the log must have: any of "users", "times", "sessions", "dwell"; by variant, see `needs_of`."""
+    causal: bool = True
+    """False if an event's columns know of the next event: evaluation marks it and serving refuses it. A variant may set
+    its own in `__init__`."""
+    auxiliary: Tensor | None = None
+    """A scalar that `forward` leaves here in training: a loss of parameters that the main loss does not reach (DMAN's
+    reconstruction). It is added to the main loss; under Adam that is the same as steps of its own."""
     learns: ClassVar[Literal["gradient", "counts"]] = "gradient"
     """How it is trained: by the loop, or by one call of `count`."""
     recipe: ClassVar[Mapping[str, object]] = {}
@@ -141,6 +146,12 @@ class SequenceModel(nn.Module, ABC):
         self.n_items = n_items
         self.n_users = n_users
         self.config = config if config is not None else self.Config()
+        self.needs = self.needs_of(self.config)
+
+    @classmethod
+    def needs_of(cls, config: Settings) -> frozenset[str]:
+        """What a log must have for this variant."""
+        return cls.needs
 
     @abstractmethod
     def initial_state(self, users: Tensor) -> State:
@@ -181,13 +192,25 @@ class SequenceModel(nn.Module, ABC):
         """What the answer after each event rests on, by name.
 
         "attention" [B, T, V]: weights over the V newest events as seen after event t, the newest last; 0 where there
-        is no such event. Models add their gates and memories under their own names. Empty if there is nothing to say.
+        is no such event. Where the weights are over something else, "items" [B, T, V] int64 says which item each
+        belongs to, 0 for none. A model that reads its memory by the candidate gives [B, T, C, V] for `items` [C].
+        Models add gates and memories under their own names, [B, T, ...]. Empty if there is nothing to say.
         """
         return {}
 
     def count(self, log: Sequences) -> None:
-        """Train a model that `learns = "counts"`: one pass over the log, into buffers."""
-        raise NotImplementedError(f"{type(self).__name__} is trained by gradient")
+        """One pass over the training log, into buffers: all the training of a model that `learns = "counts"`, and
+        what another must know of the log before its first step (the width of time bins)."""
+        if self.learns == "counts":
+            raise NotImplementedError(f"{type(self).__name__} counts and does not say how")
+
+    def squares(self, users: Tensor, items: Tensor) -> Tensor:
+        """Sum of the squares of the weights that belong to these users and items alone, one term an entry; for `l2`.
+
+        users [N] numbers, 0 for none; items [M] numbers. Repeated entries count again: what a step touches twice is
+        pulled twice.
+        """
+        raise NotImplementedError(f"{type(self).__name__} names no weights of its own users and items: leave l2 at 0")
 
 
 def query_rows(query: Query, index: Tensor | slice) -> Query:
@@ -198,6 +221,15 @@ def query_rows(query: Query, index: Tensor | slice) -> Query:
 def query_length(query: Query) -> int:
     """Size of the first axis of a query."""
     return (query if isinstance(query, Tensor) else next(iter(query.values()))).shape[0]
+
+
+def query_cat(first: Query, second: Query) -> Query:
+    """The rows of one query [N, ...], then those of `second` [M, 1, ...], which a model gave from its state alone."""
+    if isinstance(first, Tensor):
+        assert isinstance(second, Tensor)
+        return torch.cat([first, second[:, 0]])
+    assert isinstance(second, dict)
+    return {name: torch.cat([part, second[name][:, 0]]) for name, part in first.items()}
 
 
 @contextmanager

@@ -11,7 +11,7 @@ The folder holds three or four files, none of which can run code:
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, NeedsError, SavedFileError, TrainingError
 from foretaste.models.contract import Events, SequenceModel, State, query_rows
 from foretaste.models.device import usable
+from foretaste.models.histories import History, check_askable, events_of, numbers_of
 from foretaste.models.loading import FORMAT, read_facts, read_items, read_model
 from foretaste.models.topk import top_k
 
@@ -35,9 +36,6 @@ CHUNK = 512
 """Events of a history that the model takes in at once."""
 SCORE_BYTES = 64 * 2**20
 """What a block of scores may hold while recommending."""
-
-History = Sequence[Hashable]
-"""Raw item ids, the oldest first: the open session for a session model, everything for a user model."""
 
 
 @dataclass(frozen=True)
@@ -75,21 +73,24 @@ class Trained:
         *,
         users: Sequence[Hashable] | None = None,
         times: Sequence[Sequence[int]] | None = None,
+        sessions: Sequence[Sequence[Hashable]] | None = None,
         candidates: Sequence[Hashable] | None = None,
         exclude: Sequence[Hashable] = (),
         leave_out_seen: bool = False,
     ) -> list[Recommendations]:
         """The best `k` items for each history; fewer where fewer candidates are left.
 
+        Beside each history, for models that need them: `users` its user, `times` the time of each event in seconds,
+        `sessions` the session of each event (any ids; where the id changes, a session begins).
         `candidates` are the only items to choose from, `exclude` never appear, `leave_out_seen` leaves out what the
         history holds. An unknown item in a history is skipped and reported; in `candidates` it is an error.
         """
         _check_k(k)
         if not histories:
             return []
-        events, skipped = self._events(histories, times)
+        events, skipped = self._events(histories, times, sessions)
         pool = self._pool(candidates)                                      # [C] or None
-        never = torch.tensor([n for n in self._numbers(exclude) if n], dtype=torch.int64)  # [X]
+        never = torch.tensor([n for n in numbers_of(self.items, exclude) if n], dtype=torch.int64)  # [X]
         columns = self.model.n_items if pool is None else len(pool)
         step = max(1, SCORE_BYTES // (4 * max(columns, 1)))
         out: list[Recommendations] = []
@@ -111,6 +112,7 @@ class Trained:
         *,
         user: Hashable | None = None,
         times: Sequence[int] | None = None,
+        sessions: Sequence[Hashable] | None = None,
         candidates: Sequence[Hashable] | None = None,
         exclude: Sequence[Hashable] = (),
         leave_out_seen: bool = False,
@@ -121,6 +123,7 @@ class Trained:
             k,
             users=None if user is None else [user],
             times=None if times is None else [times],
+            sessions=None if sessions is None else [sessions],
             candidates=candidates,
             exclude=exclude,
             leave_out_seen=leave_out_seen,
@@ -129,9 +132,7 @@ class Trained:
     def similar_items(self, item: Hashable, k: int = 10) -> Recommendations:
         """The items whose vectors point the way of this one (cosine), for models that have an item matrix."""
         _check_k(k)
-        number = self.items.number(item)
-        if not number:
-            raise ConfigError(f"item {item!r} is not known to this recommender")
+        number = self._known(item)
         try:
             matrix = self.model.item_matrix().detach()                     # [I, D]
         except NotImplementedError as error:
@@ -142,22 +143,42 @@ class Trained:
         return self._lists(scores, None, k)[0]
 
     def explain(
-        self, history: History, *, user: Hashable | None = None, times: Sequence[int] | None = None
-    ) -> dict[str, list[tuple[Any, float]]]:
-        """What the answer after this history rests on: under each name, (item id, weight), the oldest event first."""
-        events, _ = self._events([history], None if times is None else [times])
+        self,
+        history: History,
+        *,
+        user: Hashable | None = None,
+        times: Sequence[int] | None = None,
+        sessions: Sequence[Hashable] | None = None,
+        item: Hashable | None = None,
+    ) -> dict[str, Any]:
+        """What the answer after this history rests on.
+
+        "attention" is a list of (item id, weight), the oldest event first; gates, memories and the like are numbers or
+        nested lists under the model's own names. A model that reads its memory by the candidate explains `item`; left
+        out, the item that it recommends first.
+        """
+        events, _ = self._events([history], _one(times), _one(sessions))
         length = int(events.mask.sum())
         if not length:
             return {}
         with self._answering():
-            state = self._after(events.cut(0, length - 1), self._user_numbers(None if user is None else [user], 1))
-            parts = self.model.explain(events.cut(length - 1), state)
-        out = {}
-        for name, weights in parts.items():
-            newest = weights[0, 0]                                         # [V]
-            shown = min(length, len(newest))
-            ids = self.items.raw(events.items[0, length - shown : length].tolist())
-            out[name] = list(zip(ids, newest[len(newest) - shown :].tolist(), strict=True))
+            before = self._after(events.cut(0, length - 1), self._user_numbers(_one(user), 1))
+            last = events.cut(length - 1)
+            if item is None:
+                best = self.model.score(self.model.query(self.model(last, before)[1]))[0, 0].argmax() + 1
+            else:
+                best = torch.tensor(self._known(item))
+            parts = dict(self.model.explain(last, before, best[None].to(self._device())))
+        newest = {name: part[0, 0].squeeze(0) if part.dim() > 3 else part[0, 0] for name, part in parts.items()}
+        shown = newest.pop("items", events.items[0])                       # [V] or [T]
+        out: dict[str, Any] = {}
+        for name, part in newest.items():
+            if name != "attention":
+                out[name] = part.tolist()
+                continue
+            size = min(len(part), len(shown))
+            pairs = [(n, w) for n, w in zip(shown[-size:].tolist(), part[-size:].tolist(), strict=True) if n]
+            out[name] = list(zip(self.items.raw([n for n, _ in pairs]), [w for _, w in pairs], strict=True))
         return out
 
     def save(self, folder: str | Path) -> Path:
@@ -200,21 +221,14 @@ class Trained:
         return torch.inference_mode()
 
     def _events(
-        self, histories: Sequence[History], times: Sequence[Sequence[int]] | None
+        self,
+        histories: Sequence[History],
+        times: Sequence[Sequence[int]] | None,
+        sessions: Sequence[Sequence[Hashable]] | None,
     ) -> tuple[Events, list[list[Any]]]:
         """Histories as a batch on the model's device, and the ids of each that are not known."""
-        if "times" in self.model.needs and times is None:
-            raise NeedsError(f"model '{self.name}' needs the times of the events; give times=[...] beside the history")
-        numbers, clocks, skipped = [], [], []
-        for row, history in enumerate(histories):
-            known = self._numbers(history)
-            numbers.append([n for n in known if n])
-            skipped.append([raw for raw, n in zip(history, known, strict=True) if not n])
-            if times is not None:
-                if len(times[row]) != len(history):
-                    raise ConfigError(f"history {row} has {len(history)} events and {len(times[row])} times")
-                clocks.append([time for time, n in zip(times[row], known, strict=True) if n])
-        events = Events.of(numbers, times=clocks if times is not None else None)
+        check_askable(self.model, self.name, times, sessions)
+        events, skipped = events_of(self.items, histories, times, sessions)
         return events.to(self._device()), skipped
 
     def _after(self, events: Events, users: Tensor) -> State:
@@ -235,16 +249,16 @@ class Trained:
         numbers = self.users.numbers(users).tolist() if known else [0] * count  # type: ignore[union-attr,arg-type]
         return torch.tensor(numbers, dtype=torch.int64, device=self._device())  # [B]
 
-    def _numbers(self, raw: Sequence[Hashable]) -> list[int]:
-        if isinstance(raw, str | bytes) or not isinstance(raw, Iterable):
-            raise ConfigError(f"expected a list of item ids, found {raw!r}; write [{raw!r}]")
-        found: list[int] = self.items.numbers(raw).tolist()
-        return found
+    def _known(self, item: Hashable) -> int:
+        number = self.items.number(item)
+        if not number:
+            raise ConfigError(f"item {item!r} is not known to this recommender")
+        return number
 
     def _pool(self, candidates: Sequence[Hashable] | None) -> Tensor | None:
         if candidates is None:
             return None
-        numbers = self._numbers(candidates)
+        numbers = numbers_of(self.items, candidates)
         if 0 in numbers:
             raise ConfigError(f"candidate {candidates[numbers.index(0)]!r} is not an item that this recommender knows")
         return torch.tensor(sorted(set(numbers)), dtype=torch.int64, device=self._device())  # [C]
@@ -272,6 +286,10 @@ class Trained:
             kept = [(n, v) for n, v in zip(row, value, strict=True) if v != float("-inf")]
             out.append(Recommendations(self.items.raw([n for n, _ in kept]), [v for _, v in kept], []))
         return out
+
+
+def _one(value: Any) -> list[Any] | None:
+    return None if value is None else [value]
 
 
 def _check_k(k: int) -> None:

@@ -4,12 +4,17 @@ Rows (sessions or users, by the model's scope) are shuffled, then sorted by leng
 batch holds rows of like length and little padding, while the order of batches stays random. A batch holds about
 `budget` targets. Rows longer than `chunk` events run on in further steps with the state carried over and detached
 (truncated back-propagation): `fresh` says that a batch starts from the initial state.
+
+What is asked of a row, and after which event, is an `Aim`: the next event, the next few, or every item of the next
+session. A batch names each target's place in the log, up to which everything is known when the target is compared
+with negatives; so no loss and no sampler looks into the events.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,61 +23,119 @@ from torch import Tensor
 
 from foretaste.data.sequences import Scope, Sequences
 from foretaste.models.contract import Events
-from foretaste.models.rows import take
+from foretaste.models.rows import ranges, take
 
 POOL = 64
 """Batches that are sorted by length together."""
 
 
 @dataclass(frozen=True)
+class Aim:
+    """What is asked of a row."""
+
+    targets: Literal["event", "session", "last_session"] = "event"
+    """The next event; all distinct items of the next session, asked at the end of the one before; or only of the last
+    session of each row."""
+    ahead: int = 1
+    """With "event": this many next events, each a target."""
+    first: bool = False
+    """The first event (or session) of a row is a target too, asked of the initial state."""
+    latest: int = 0
+    """Only so many latest events of a row take part; 0 for all."""
+
+
+@dataclass(frozen=True)
 class Batch:
-    """One training step: events in, and the next event at each asked position."""
+    """One training step: events in, and what is wanted after some of them."""
 
     events: Events
     at: Tensor
-    """[B, T] bool: positions with a target."""
+    """[B, T] bool: positions that are asked."""
     targets: Tensor
-    """[N] int64: columns of the catalogue (item number - 1), in row order."""
+    """[N] int64: columns of the catalogue (item number - 1), in the order of `rows`."""
     users: Tensor
     """[B] int64: user numbers, 0 if anonymous."""
     fresh: bool
     """False if the state of the batch before runs on."""
+    blank: Tensor
+    """[B] bool: rows whose initial state is asked as well; these queries stand after those of `at`."""
+    rows: Tensor
+    """[N] int64: which query each target belongs to."""
+    owners: Tensor
+    """[N] int64: the row of the batch that each target belongs to."""
+    places: NDArray[np.int64]
+    """[N]: the last place in the log that is no longer unknown when the target is compared with negatives: its own, or
+    the end of its session where the whole session is wanted."""
+
+    @property
+    def one_each(self) -> bool:
+        """Does every query have exactly one target, in its order?"""
+        return len(self.rows) == int(self.at.sum()) + int(self.blank.sum())
 
     def to(self, device: torch.device | str) -> Batch:
         """The same step on another device."""
-        return Batch(
-            self.events.to(device), self.at.to(device), self.targets.to(device), self.users.to(device), self.fresh
-        )
+        moved = (part.to(device) for part in (self.at, self.targets, self.users))
+        at, targets, users = moved
+        blank, rows, owners = (part.to(device) for part in (self.blank, self.rows, self.owners))
+        return Batch(self.events.to(device), at, targets, users, self.fresh, blank, rows, owners, self.places)
 
 
-def batches(log: Sequences, scope: Scope, *, budget: int, chunk: int, seed: tuple[int, ...]) -> Iterator[Batch]:
+def batches(
+    log: Sequences, scope: Scope, *, budget: int, chunk: int, seed: tuple[int, ...], aim: Aim | None = None
+) -> Iterator[Batch]:
     """One pass over the log. The same seed gives the same batches in the same order."""
-    offsets = log.offsets(scope)
-    users = np.searchsorted(log.users, offsets[:-1], side="right") - 1  # [rows] user row of each row
+    aim = aim or Aim()
+    start, stop, opening = _rows(log, scope, aim)
+    users = np.searchsorted(log.users, start, side="right") - 1  # [rows] user row of each row
     numbers = np.asarray(log.user_numbers)[users]
-    for rows in _groups(log, offsets, budget, chunk, np.random.default_rng(seed)):
-        start, stop = offsets[rows], offsets[rows + 1]
+    size = log.known[stop] - log.known[start] - ~opening  # [rows] about what it asks
+    for rows in _groups(size, budget, chunk, np.random.default_rng(seed)):
         who = torch.from_numpy(numbers[rows].astype(np.int64))  # [B]
-        yield from _steps(log, start, stop, who, chunk)
+        yield from _steps(log, start[rows], stop[rows], who, torch.from_numpy(opening[rows]), chunk, aim)
 
 
-def count_targets(log: Sequences, scope: Scope) -> int:
+def count_targets(log: Sequences, scope: Scope, aim: Aim | None = None) -> int:
     """Training targets in one pass (the "prefixes" of session papers)."""
-    offsets = log.offsets(scope)
-    last = log.known[offsets[1:]] - log.known[offsets[:-1]]
-    return int(np.maximum(last - 1, 0).sum())
+    aim = aim or Aim()
+    start, stop, opening = _rows(log, scope, aim)
+    size = log.known[stop] - log.known[start]  # [rows]
+    if aim.targets == "event":
+        return int(sum(np.maximum(size - d + opening, 0).sum() for d in range(1, aim.ahead + 1)))
+    places = ranges(start, stop)
+    row = np.repeat(np.arange(len(start)), stop - start)
+    session = np.searchsorted(log.sessions, places, side="right")
+    keep = np.asarray(log.items)[places] > 0
+    row, session, item = row[keep], session[keep], np.asarray(log.items)[places[keep]]
+    if not len(row):
+        return 0
+    first, last = np.full(len(start), -1), np.full(len(start), -1)
+    first[row[::-1]], last[row] = session[::-1], session
+    asked = (session > first[row]) | opening[row]
+    if aim.targets == "last_session":
+        asked &= session == last[row]
+    return len(np.unique(np.stack([session[asked], item[asked]]), axis=1).T)
 
 
-def _groups(
-    log: Sequences, offsets: NDArray[np.int64], budget: int, chunk: int, rng: np.random.Generator
-) -> Iterator[NDArray[np.int64]]:
+def _rows(
+    log: Sequences, scope: Scope, aim: Aim
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Start and stop of each row, and whether its opening is asked: not where `latest` cut it off."""
+    offsets = np.asarray(log.offsets(scope), dtype=np.int64)
+    start, stop = offsets[:-1], offsets[1:]
+    if not aim.latest:
+        return start, stop, np.full(len(start), aim.first)
+    cut = np.maximum(log.known[stop] - aim.latest, log.known[start])  # known events before the first that takes part
+    late = np.searchsorted(log.known, cut, side="right") - 1
+    return np.minimum(np.maximum(start, late), stop), stop, (cut == log.known[start]) & aim.first
+
+
+def _groups(size: NDArray[np.int64], budget: int, chunk: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
     """Row numbers of one batch after the other."""
-    targets = log.known[offsets[1:]] - log.known[offsets[:-1]] - 1
-    rows = rng.permutation(np.flatnonzero(targets > 0))
-    size = np.minimum(targets[rows], chunk)  # what a row adds to one step
-    pools = np.cumsum(size) // (budget * POOL)
-    rows = rows[np.lexsort((targets[rows], pools))]
-    ends = np.cumsum(np.minimum(targets[rows], chunk))
+    rows = rng.permutation(np.flatnonzero(size > 0))
+    steps = np.minimum(size[rows], chunk)  # what a row adds to one step
+    pools = np.cumsum(steps) // (budget * POOL)
+    rows = rows[np.lexsort((size[rows], pools))]
+    ends = np.cumsum(np.minimum(size[rows], chunk))
     cuts = np.flatnonzero(np.diff(ends // budget)) + 1
     groups = np.split(rows, cuts)
     for index in rng.permutation(len(groups)):
@@ -81,15 +144,101 @@ def _groups(
 
 
 def _steps(
-    log: Sequences, start: NDArray[np.int64], stop: NDArray[np.int64], users: Tensor, chunk: int
+    log: Sequences,
+    start: NDArray[np.int64],
+    stop: NDArray[np.int64],
+    users: Tensor,
+    first_asked: Tensor,
+    chunk: int,
+    aim: Aim,
 ) -> Iterator[Batch]:
     """A group's rows in pieces of at most `chunk` inputs; the last event of a row is only a target."""
     whole = take(log, start, stop)  # [B, L]
-    wanted = whole.mask[:, 1:]  # [B, L - 1]
-    if log.target is not None:
-        wanted = wanted & whole.columns["target"][:, 1:].bool()
-    for first in range(0, whole.shape[1] - 1, chunk):
-        last = min(first + chunk, whole.shape[1] - 1)
-        at = wanted[:, first:last]
-        targets = whole.items[:, first + 1 : last + 1][at] - 1  # [N]
-        yield Batch(whole.cut(first, last), at, targets, users, fresh=first == 0)
+    row, asked, target = _wanted(whole, first_asked, aim)  # [M] each, in the order of (row, asked)
+    items = whole.items[row, target] - 1  # [M]
+    places = _places(log, start, stop, row, target, aim)  # [M]
+    length = whole.shape[1] - 1
+    for first in range(0, max(length, 1), chunk):
+        last = min(first + chunk, length)
+        here = torch.nonzero((asked >= first) & (asked < last))[:, 0]  # [n]
+        blank = torch.zeros(len(users), dtype=torch.bool)
+        if first == 0 and first_asked.any():
+            opening = torch.nonzero(asked < 0)[:, 0]
+            blank[row[opening]] = True
+            here = torch.cat([here, opening])
+        at = torch.zeros(len(users), last - first, dtype=torch.bool)
+        inside = here[asked[here] >= 0]
+        at[row[inside], asked[inside] - first] = True
+        yield Batch(
+            events=whole.cut(first, last),
+            at=at,
+            targets=items[here],
+            users=users,
+            fresh=first == 0,
+            blank=blank,
+            rows=_query_of(row[here], asked[here] - first, at, blank),
+            owners=row[here],
+            places=places[here.numpy()],
+        )
+
+
+def _wanted(whole: Events, first_asked: Tensor, aim: Aim) -> tuple[Tensor, Tensor, Tensor]:
+    """Every pair of an asked position (-1: the initial state) and a target position, as (row, asked, target)."""
+    B, L = whole.shape
+    may = whole.mask & (whole.columns["target"].bool() if "target" in whole.columns else True)  # [B, L]
+    position = torch.arange(L).expand(B, L)
+    if aim.targets == "event":
+        pairs = []
+        for distance in range(1, aim.ahead + 1):
+            row, target = (may & (position >= distance - 1)).nonzero(as_tuple=True)
+            pairs.append(torch.stack([row, target - distance, target]))
+        row, asked, target = torch.cat(pairs, 1)
+    else:
+        starts = whole.starts | (position == 0)
+        begin = torch.where(starts, position, 0).cummax(1).values  # [B, L] where the session begins
+        if aim.targets == "last_session":
+            last = begin.gather(1, (whole.lengths() - 1).clamp(min=0)[:, None])  # [B, 1]
+            may = may & (begin == last)
+        row, target = may.nonzero(as_tuple=True)
+        key = (row * L + begin[row, target]) * (whole.items.max() + 1) + whole.items[row, target]
+        kept = _first_of_each(key)  # a session is a set
+        row, target = row[kept], target[kept]
+        asked = begin[row, target] - 1
+    keep = (asked >= 0) | first_asked[row]
+    row, asked, target = row[keep], asked[keep], target[keep]
+    order = torch.argsort(row * (L + 1) + asked + 1, stable=True)
+    return row[order], asked[order], target[order]
+
+
+def _first_of_each(key: Tensor) -> Tensor:
+    """The places, ascending, at which each value of `key` [M] stands for the first time."""
+    order = torch.argsort(key, stable=True)
+    sorted_key = key[order]
+    new = torch.ones(len(key), dtype=torch.bool)
+    new[1:] = sorted_key[1:] != sorted_key[:-1]
+    return order[new].sort().values
+
+
+def _query_of(row: Tensor, asked: Tensor, at: Tensor, blank: Tensor) -> Tensor:
+    """[n]: the number of the query that answers each (row, asked); those of `at` come first, then those of `blank`."""
+    T = at.shape[1]
+    number = at.reshape(-1).cumsum(0) - 1  # [B T]
+    opening = int(at.sum()) + blank.cumsum(0) - 1  # [B]
+    if not T:
+        return opening[row]
+    return torch.where(asked < 0, opening[row], number[row * T + asked.clamp(min=0)])
+
+
+def _places(
+    log: Sequences, start: NDArray[np.int64], stop: NDArray[np.int64], row: Tensor, target: Tensor, aim: Aim
+) -> NDArray[np.int64]:
+    """[M]: see `Batch.places`. The k-th known event of a row, the last that is wanted with it, or its session's end."""
+    known = log.known[start][row.numpy()] + target.numpy()
+    place: NDArray[np.int64] = np.searchsorted(log.known, known, side="right") - 1
+    if aim.targets == "event" and aim.ahead == 1:
+        return place
+    if aim.targets == "event":
+        end: NDArray[np.int64] = np.minimum(place + aim.ahead - 1, stop[row.numpy()] - 1)
+        return end
+    end = np.asarray(log.sessions, dtype=np.int64)[np.searchsorted(log.sessions, place, side="right")] - 1
+    return end

@@ -21,12 +21,12 @@ from torch import Tensor
 from foretaste.data.files import write_text
 from foretaste.data.sequences import Sequences
 from foretaste.errors import ConfigError, TrainingError
-from foretaste.models.contract import SequenceModel, State, seeded
+from foretaste.models.contract import SequenceModel, State, query_cat, query_rows, seeded
 from foretaste.training.batches import Batch, batches, count_targets
 from foretaste.training.checkpoint import forget, read_tensors, restore, run_state, write_tensors
 from foretaste.training.losses import loss_of
 from foretaste.training.negatives import Negatives, generator, touched
-from foretaste.training.settings import TrainConfig, optimizer_of, sampler_of
+from foretaste.training.settings import TrainConfig, aim_of, optimizer_of, sampler_of
 
 Validate = Callable[[SequenceModel], Mapping[str, float]]
 """Gives the metrics of a model on the validation part."""
@@ -83,7 +83,8 @@ class _Run:
         self.model, self.log, self.config, self.validate, self.device = model, log, config, validate, device
         self.passes = passes
         self.report, self.folder = report or (lambda facts: None), folder
-        self.targets = count_targets(log, model.scope)
+        self.aim = aim_of(config)
+        self.targets = count_targets(log, model.scope, self.aim)
         if not self.targets:
             raise TrainingError(
                 "the training log has no event that follows another in the same row; give longer sessions or histories"
@@ -120,7 +121,8 @@ class _Run:
         state: State = {}
         started = time.monotonic() - self.seconds
         order = (self.config.seed, self.epoch)
-        steps = batches(self.log, self.model.scope, budget=self.config.batch, chunk=self.config.chunk, seed=order)
+        c, scope = self.config, self.model.scope
+        steps = batches(self.log, scope, budget=c.batch, chunk=c.chunk, seed=order, aim=self.aim)
         for index, batch in enumerate(steps):
             if index < self.step:
                 continue  # made before the run was interrupted; checkpoints are only written where rows begin
@@ -147,10 +149,13 @@ class _Run:
             state = self.model.initial_state(batch.users)
         c = self.config
         query, after = self.model(batch.events, state, at=batch.at)
+        if batch.fresh and batch.blank.any():
+            query = query_cat(query, query_rows(self.model.query(state), batch.blank))
         count = len(batch.targets)
         if count:
             self._set_rate()
-            loss = loss_of(c.loss, self.model, query, batch.targets, self._negatives(batch), **c.loss_options)
+            negatives, rows = self._negatives(batch), None if batch.one_each else batch.rows
+            loss = loss_of(c.loss, self.model, query, batch.targets, negatives, rows=rows, **c.loss_options)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise TrainingError(
@@ -158,6 +163,7 @@ class _Run:
                     f"try a lower learning_rate (now {c.learning_rate}) or clip=1.0"
                 )
             self.optimizer.zero_grad(set_to_none=True)
+            loss = loss + self._beside(batch, negatives)
             loss.backward()  # type: ignore[no-untyped-call]
             if c.clip:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.clip)
@@ -166,6 +172,17 @@ class _Run:
             self.loss_sum += value * count
             self.done += count
         return {name: part.detach() for name, part in after.items()}
+
+    def _beside(self, batch: Batch, negatives: Negatives | None) -> Tensor | float:
+        """What is minimised beside the loss: the model's auxiliary loss, and the penalty on what the step touched."""
+        beside: Tensor | float = 0.0 if self.model.auxiliary is None else self.model.auxiliary
+        if self.config.l2:
+            items = batch.targets + 1
+            if negatives is not None:
+                items = torch.cat([items, negatives.items.reshape(-1)])
+            squares = self.model.squares(batch.users[batch.owners], items)
+            beside = beside + self.config.l2 * squares / len(batch.targets)
+        return beside
 
     def _set_rate(self) -> None:
         """The rate of the schedule at this place of the whole run."""
@@ -191,7 +208,7 @@ class _Run:
         if self.sampler is None:
             return None
         random = generator(self.config.seed, self.epoch, self.step)
-        exclude = touched(batch.events, batch.at) if self.config.exclude_touched else None
+        exclude = touched(self.log, batch.places).to(self.device) if self.config.exclude_touched else None
         return self.sampler.sample(batch.targets, self.config.negatives, random, exclude=exclude)
 
     def _finish_pass(self) -> None:

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from foretaste.data.sequences import Sequences
 from foretaste.errors import ConfigError
-from foretaste.models.contract import Events
+from foretaste.models.rows import ranges
 
 REDRAWS = 8
 """Times that a clashing negative is drawn again."""
@@ -185,14 +185,19 @@ class InBatch:
         return Negatives(items, real, log_q(items), log_q(own))
 
 
-def touched(events: Events, at: Tensor) -> Tensor:
-    """[N, T]: for each position asked by `at` [B, T], the items of its row up to and including it, 0 elsewhere.
+def touched(log: Sequences, places: NDArray[np.int64]) -> Tensor:
+    """[N, X]: for each place in the log, the items of its user up to and including it, 0 elsewhere.
 
-    It knows the events of this batch alone. For a history that goes on from an earlier chunk, give its own matrix.
+    All of the user's events in this log count, also those of earlier sessions and chunks; none that comes later does.
     """
-    row, position = at.nonzero(as_tuple=True)  # [N], [N]
-    past = torch.arange(at.shape[1], device=at.device) <= position[:, None]  # [N, T]
-    return torch.where(past & events.mask[row], events.items[row], 0)
+    user = np.searchsorted(log.users, places, side="right") - 1
+    start, stop = np.asarray(log.users, dtype=np.int64)[user], places + 1
+    size = stop - start
+    out = np.zeros((len(places), int(size.max(initial=0))), np.int64)
+    row = np.repeat(np.arange(len(places)), size)
+    event = ranges(start, stop)
+    out[row, event - start[row]] = np.asarray(log.items)[event]
+    return torch.from_numpy(out)
 
 
 def generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:

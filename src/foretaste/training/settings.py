@@ -11,6 +11,7 @@ from foretaste.config import Config
 from foretaste.data.sequences import Sequences
 from foretaste.errors import nearest
 from foretaste.models.contract import SequenceModel
+from foretaste.training.batches import Aim
 from foretaste.training.losses import LOSSES
 from foretaste.training.negatives import InBatch, Popularity, Source, Uniform
 
@@ -18,6 +19,14 @@ from foretaste.training.negatives import InBatch, Popularity, Source, Uniform
 class TrainConfig(Config):
     """How a model is trained. A model's `recipe` changes the defaults, the caller changes both."""
 
+    targets: Literal["event", "session", "last_session"] = "event"
+    """What is wanted: the next event; every item of the next session; or the same of each row's last session alone."""
+    ahead: int = Field(1, ge=1)
+    """So many next events, each a target."""
+    first: bool = False
+    """The first event of a row is a target too, asked before anything was seen."""
+    latest: int = Field(0, ge=0)
+    """Train on so many latest events of each row; 0 for all."""
     loss: str = "softmax"
     """Name of the loss; see `foretaste.training.losses.LOSSES`."""
     loss_options: dict[str, Any] = Field(default_factory=dict)
@@ -31,7 +40,7 @@ class TrainConfig(Config):
     shared_negatives: bool = False
     """One pool of negatives for all targets of a step, instead of own ones."""
     exclude_touched: bool = True
-    """Items that the row has touched so far are no negatives."""
+    """Items that the user has touched so far are no negatives."""
     optimizer: Literal["adam", "adagrad", "sgd"] = "adam"
     """The optimiser."""
     learning_rate: float = Field(1e-3, gt=0)
@@ -42,6 +51,8 @@ class TrainConfig(Config):
     """Share of the rate that is left at the end of a falling schedule."""
     weight_decay: float = Field(0.0, ge=0)
     """L2 penalty, decoupled in Adam."""
+    l2: float = Field(0.0, ge=0)
+    """L2 penalty on the users' and items' own weights that a step touches, a target; see `squares` in the contract."""
     clip: float = Field(0.0, ge=0)
     """Largest norm of the gradient; 0 leaves it alone."""
     average: float = Field(0.0, ge=0, lt=1)
@@ -68,9 +79,16 @@ class TrainConfig(Config):
         samples = LOSSES[self.loss].needs == "negatives"
         if samples and not self.negatives and self.sampler != "batch":
             raise ValueError(f"loss '{self.loss}' compares with sampled items: set negatives to 1 or more")
+        if self.ahead > 1 and self.targets != "event":
+            raise ValueError(f"ahead = {self.ahead} counts events, and targets = '{self.targets}' asks for sessions")
         if self.negatives and not samples:
             raise ValueError(f"loss '{self.loss}' ranks the whole catalogue: leave negatives at 0")
         return self
+
+
+def aim_of(config: TrainConfig) -> Aim:
+    """What is asked of a row."""
+    return Aim(config.targets, config.ahead, config.first, config.latest)
 
 
 def optimizer_of(model: SequenceModel, config: TrainConfig) -> torch.optim.Optimizer:
