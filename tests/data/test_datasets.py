@@ -27,17 +27,23 @@ PAPERS = (
     "narm-yoochoose-1_4", "narm-yoochoose-1_64", "rum-automotive", "rum-baby", "rum-instant-video", "rum-musical",
 )  # fmt: skip
 
+PROTOCOLS = (
+    "asars-30music", "asars-30music-dwell", "asars-ml-100k", "asars-ml-100k-dwell", "asars-yoochoose-100k",
+    "asars-yoochoose-100k-dwell", "lsamn-musical-instruments", "lsamn-online-retail",
+)  # fmt: skip
+"""A paper's protocol on a log that it does not have."""
+
 # ------------------------------------------------------------------------------ the recipes themselves
 
 
 def test_every_recipe_is_found_and_says_what_it_is() -> None:
     found = recipes()
-    assert sorted(found) == sorted((*FILES, *PAPERS))
+    assert sorted(found) == sorted((*FILES, *PAPERS, *PROTOCOLS))
     assert all(title and "\n" not in title for title in found.values())
     for name in found:
         made = recipe(name)
         assert made.about.strip()
-        assert made.published is not None or name in FILES
+        assert made.published is not None or name in (*FILES, *PROTOCOLS)
         assert DataRecipe.of(made.as_dict()) == made
 
 
@@ -217,7 +223,7 @@ def test_every_real_log_has_a_recipe(shared: Path) -> None:
     assert logs == {file.file[0] for name in FILES for file in recipe(name).files}
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [*FILES, *PROTOCOLS])
 def test_the_counts_of_the_real_files(shared: Path, name: str) -> None:
     made = recipe(name)
     prepared = prepared_of(name, shared)
