@@ -65,6 +65,8 @@ class Grid:
     """The row that all others are compared with, case by case, by the first metric shown."""
     about: str = ""
     """What a reader must know, above the table."""
+    also: Mapping[str, Protocol] = field(default_factory=dict)
+    """Other questions to the same trained model; each gives further columns."""
 
     @property
     def folder(self) -> Path:
@@ -109,6 +111,10 @@ class Grid:
             speed = float(np.median([entry["targets_per_second"] for entry in final.result.history]))
         found = final.evaluate(prepared, protocol=self.ask, cutoffs=self.cutoffs, name=row.name)
         found.save_ranks(self.ranks(row.name, seed))
+        also = {
+            name: final.evaluate(prepared, protocol=ask, cutoffs=self.cutoffs, name=row.name).as_dict()
+            for name, ask in self.also.items()
+        }
         print(found.table(), flush=True)
         shutil.rmtree(runs, ignore_errors=True)
         return {
@@ -123,6 +129,7 @@ class Grid:
             "targets_per_second": speed,
             "weights": sum(weight.numel() for weight in final.trained.model.parameters()),
             "test": found.as_dict(),
+            "also": also,
             "seconds": round(time.time() - began, 1),
             "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             "threads": torch.get_num_threads(),
@@ -134,6 +141,7 @@ class Grid:
 
     def table(self) -> str:
         """What is finished: means over seeds, their spread, the interval over users, the reference row less this."""
+        columns = [*self.show, *(f"{name}: {metric}" for name in self.also for metric in self.show)]
         lines = [f"# {self.bench} on {self.log}", "", self.about.strip(), "", f"{self.ask.describe}.", ""]
         lines += [
             "In percent. In brackets: the 95 % interval over users (seed 0), and the least and greatest of the seeds "
@@ -141,14 +149,16 @@ class Grid:
             + (f"Difference: {self.reference} less this row, {self.show[0]}, seed 0, 95 % interval of the paired "
                "bootstrap over users, p of the randomisation test after Holm." if self.reference else ""),
             "",
-            "| row | " + " | ".join(self.show) + " | paper | difference | seeds | passes | chosen |",
-            "| --- " * (len(self.show) + 6) + "|",
+            "| row | " + " | ".join(columns) + " | paper | difference | seeds | passes | chosen |",
+            "| --- " * (len(columns) + 6) + "|",
         ]  # fmt: skip
         against = self.differences()
         for row in self.rows:
             cells = [json.loads(path.read_text()) for path in sorted(self.folder.glob(f"{row.name}-seed*.json"))]
             if cells:
-                shown = [_figure([cell["test"]["metrics"][name] for cell in cells]) for name in self.show]
+                asked = [[cell["test"] for cell in cells]]
+                asked += [[cell["also"][name] for cell in cells] for name in self.also]
+                shown = [_figure([one["metrics"][metric] for one in each]) for each in asked for metric in self.show]
                 chosen = ", ".join(f"{name} = {value}" for name, value in cells[0]["chosen"].items())
                 lines.append(
                     f"| {row.name} | {' | '.join(shown)} | {row.published} | {against.get(row.name, '')} "

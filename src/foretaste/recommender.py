@@ -97,7 +97,8 @@ class Recommender:
         report: Report | None,
     ) -> SequenceModel:
         log, config = prepared.sequences, self.training
-        if config.metric not in (known := of_cases(np.ones(1, np.int64), np.arange(2), CUTOFFS)):
+        cutoffs = _cutoffs(config.metric)
+        if config.metric not in (known := of_cases(np.ones(1, np.int64), np.arange(2), cutoffs)):
             raise ConfigError(f"metric '{config.metric}' is not measured; {nearest(config.metric, known)}")
         has_slice = bool((log.part == VALIDATION).any())
         if refit and not has_slice:
@@ -106,7 +107,7 @@ class Recommender:
 
         def validate(candidate: SequenceModel) -> Mapping[str, float]:
             assert asked is not None
-            return evaluate(candidate, log, asked, cutoffs=CUTOFFS, device=device).means()
+            return evaluate(candidate, log, asked, cutoffs=cutoffs, device=device).means()
 
         self.result = train(
             model,
@@ -224,6 +225,12 @@ def _prepared(log: EventLog, split: Split | None, validation: Split | None) -> P
             f"the most recent tenth of the sessions is to choose the best pass, but {error}; "
             "to train without, fit(log.prepare())"
         ) from None
+
+
+def _cutoffs(metric: str) -> tuple[int, ...]:
+    """The usual ones and the one that the metric names: 100 in "ndcg@100"."""
+    k = metric.partition("@")[2]
+    return (*CUTOFFS, int(k)) if k.isdecimal() and int(k) > 0 else CUTOFFS
 
 
 def _questions(log: Sequences, part: int, protocol: Protocol) -> Cases:

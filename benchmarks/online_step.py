@@ -1,0 +1,182 @@
+"""What each model costs online and in training: one event's time, bytes of state, events a second, memory.
+
+    python benchmarks/online_step.py [--data FOLDER] [--model NAME ...] [--seconds 30]
+
+For every registered model with its default Config: the time of one online step (take in one event, give the query)
+after 10 events of history and after 10,000, one user, one thread; the bytes of its state; and, in a process of its own
+with the model's own recipe, how many events a second it trains on, and the peak of memory. The log is 30Music as ASARS
+prepares it where it is at hand (users, sessions, times), else the simulated shop. Steps after 10 and after 10,000 events
+are measured in turn, so that whatever else the machine does weighs on both alike. Measure on an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from foretaste.data import datasets
+from foretaste.data.files import write_text
+from foretaste.data.sequences import TRAIN, Sequences
+from foretaste.data.simulate import shop
+from foretaste.errors import ForetasteError
+from foretaste.models import MODELS, model_class
+from foretaste.models.contract import Events, SequenceModel, State, seeded
+from foretaste.training.loop import train
+from foretaste.training.settings import TrainConfig
+
+SHORT, LONG, STEPS = 10, 10_000, 400
+N_ITEMS, N_USERS = 10_000, 1_000
+RESULT = Path(__file__).parent / "results" / "online_step.json"
+
+
+def main() -> None:
+    """Measure each model in a process of its own and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--model", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        torch.set_num_threads(1)
+        name = arguments.model[0]
+        print(json.dumps({**online(name), **training(name, arguments.data, arguments.seconds)}))
+        return
+    results: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    for name in arguments.model:
+        command = [sys.executable, __file__, "--one", "--model", name, "--data", str(arguments.data)]
+        done = subprocess.run([*command, "--seconds", str(arguments.seconds)], capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{name}: {done.stderr.strip().splitlines()[-1]}")
+        results[name] = json.loads(done.stdout.splitlines()[-1])
+        print(name, json.dumps(results[name]), flush=True)
+        write_text(RESULT, json.dumps(results, indent=1) + "\n")
+    write_text(RESULT.with_suffix(".md"), table(results))
+    print(RESULT.with_suffix(".md").read_text())
+
+
+def events(count: int, rng: np.random.Generator) -> Events:
+    """One user's random events: a session every 20, a minute or so apart."""
+    place = torch.arange(count)[None]
+    times = torch.from_numpy(np.cumsum(rng.integers(1, 120, count)))[None] + 7200 * (place // 20)
+    items = torch.from_numpy(rng.integers(1, N_ITEMS + 1, count))[None]
+    dwell = torch.from_numpy(rng.integers(1, 120, count))[None]
+    return Events(items, torch.ones_like(items, dtype=torch.bool), place % 20 == 0, times, {"dwell": dwell})
+
+
+def generated() -> Sequences:
+    """A small log for what a model counts before its first step."""
+    rng = np.random.default_rng(1)
+    every = events(2_000, rng)
+    ends = np.arange(0, 2_001, 20)
+    columns = {"dwell": every.columns["dwell"][0].numpy()}
+    items, times = every.items[0].numpy().astype(np.int32), every.times[0].numpy()  # type: ignore[index]
+    return Sequences(
+        items, np.array([0, 2_000]), ends, np.zeros(2_000, np.uint8), np.ones(1, np.int32), times, columns=columns
+    )
+
+
+def online(name: str) -> dict[str, Any]:
+    """Microseconds of one step after a short and after a long history, and the bytes of the state."""
+    kind = model_class(name)
+    with seeded(0):
+        model = kind(N_ITEMS, None, N_USERS)
+    model.count(generated())
+    model.eval()
+    rng = np.random.default_rng(0)
+    coming = events(STEPS, rng)
+    with torch.inference_mode():
+        states = {length: after(model, events(length, rng)) for length in (SHORT, LONG)}
+        took: dict[int, list[float]] = {SHORT: [], LONG: []}
+        for step in range(STEPS):
+            one = coming.cut(step, step + 1)
+            for length in (SHORT, LONG) if step % 2 else (LONG, SHORT):
+                began = time.perf_counter()
+                _, states[length] = model(one, states[length])
+                took[length].append(time.perf_counter() - began)
+    middle = {length: 1e6 * float(np.median(times[STEPS // 8 :])) for length, times in took.items()}
+    size = {key: part.element_size() * part[0].numel() for key, part in states[LONG].items()}
+    return {
+        "step_after_10_us": round(middle[SHORT], 1),
+        "step_after_10000_us": round(middle[LONG], 1),
+        "ratio": round(middle[LONG] / middle[SHORT], 3),
+        "state_bytes": sum(size.values()),
+        "state": size,
+    }
+
+
+def after(model: SequenceModel, history: Events) -> State:
+    """The state after a history, fed in pieces."""
+    state = model.initial_state(torch.ones(1, dtype=torch.int64))
+    for first in range(0, history.shape[1], 500):
+        piece = history.cut(first, first + 500)
+        _, state = model(piece, state, at=torch.zeros_like(piece.mask))
+    return state
+
+
+def training(name: str, data: Path, seconds: float) -> dict[str, Any]:
+    """Training targets a second with the model's own recipe, and the peak of memory."""
+    kind = model_class(name)
+    if kind.learns == "counts":
+        return {}
+    try:
+        prepared = datasets.apply(datasets.recipe("asars-30music"), data)
+        log, users, source = prepared.sequences.of_part(TRAIN), len(prepared.users or ()), "30Music"
+    except ForetasteError:  # without the log: a generated one
+        log, users, source = shop(seed=0).log().prepare().sequences, 0, "the simulated shop"
+        users = log.n_users
+    with seeded(0):
+        model = kind(int(log.items.max()), None, users)
+    model.count(log)
+    found: dict[str, float] = {}
+
+    class Enough(Exception):
+        pass
+
+    def report(facts: Any) -> None:
+        if "done" in facts:
+            found.update(done=facts["done"], seconds=facts["seconds"])
+            if facts["seconds"] > seconds:
+                raise Enough
+
+    try:
+        train(model, log, TrainConfig.of({**kind.recipe, "epochs": 1}), report=report)
+    except Enough:
+        pass
+    return {
+        "log": source,
+        "targets_per_second": round(found["done"] / found["seconds"], 1),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """All models, one line each."""
+    lines = [
+        "# What each model costs",
+        "",
+        f"Default Config; one thread; {N_ITEMS:,} items online. Made by `python benchmarks/online_step.py`.",
+        "",
+        "| model | one step after 10 events, us | after 10,000 | ratio | state, bytes a user | training, targets/s "
+        "| peak memory, MB |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, found in results.items():
+        lines.append(
+            f"| {name} | {found['step_after_10_us']:.0f} | {found['step_after_10000_us']:.0f} | {found['ratio']:.2f} "
+            f"| {found['state_bytes']:,} | {found.get('targets_per_second', '')} | {found.get('peak_mb', '')} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
