@@ -29,7 +29,7 @@ def rows() -> list[Row]:
     """DMAN, its three variants, the literal equations, and comparators."""
     return [
         Row("pop", "pop"),
-        Row("gru", "gru", {"scope": "user", **SIZES, "chunk": 100}, TRIES, "19.78 / 47.40 / 18.75 (GRU4Rec)"),
+        Row("gru", "recurrent", {"scope": "user", **SIZES, "chunk": 100}, TRIES, "19.78 / 47.40 / 18.75 (GRU4Rec)"),
         Row("dman", "dman", SIZES, TRIES, PAPER["dman"]),
         Row("dman-xl", "dman", {**SIZES, "memory": "none"}, TRIES),
         Row("dman-fifo", "dman", {**SIZES, "memory": "fifo"}, TRIES),

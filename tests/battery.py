@@ -38,6 +38,16 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"init": "authors"},
     ],
     "pop": [{}],
+    "bpr-mf": [{}, {"bias": False}],
+    "fpmc": [{}, {"basket": "session"}, {"users": False}, {"users": False, "basket": "session"}],
+    "recurrent": [
+        {},
+        {"cell": "lstm"},
+        {"output": "free"},
+        {"cell": "lstm", "output": "free", "bias": False},
+        {"bias": False},
+        {"cell": "lstm", "scope": "user"},
+    ],
 }
 """Every variant of every model, as changes of its Config."""
 
@@ -51,7 +61,19 @@ LEARNING: dict[str, dict[str, object]] = {
         "schedule": "linear",
         "epochs": 12,
         "batch": 256,
-    }
+    },
+    "bpr-mf": {"epochs": 10},
+    "fpmc": {"epochs": 10},
+    "recurrent": {
+        "embedding_size": 32,
+        "hidden_size": 64,
+        "embedding_dropout": 0.0,
+        "output_dropout": 0.1,
+        "learning_rate": 0.005,
+        "schedule": "linear",
+        "epochs": 12,
+        "batch": 256,
+    },
 }
 """Settings for the simulated logs, which are small; a model without any is trained as it is."""
 

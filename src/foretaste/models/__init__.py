@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 MODELS = {
     "narm": "foretaste.models.narm:NARM",
     "pop": "foretaste.models.baselines.pop:Pop",
+    "bpr-mf": "foretaste.models.baselines.bpr_mf:BPRMF",
+    "fpmc": "foretaste.models.baselines.fpmc:FPMC",
+    "recurrent": "foretaste.models.baselines.recurrent:Recurrent",
 }
 """Name -> where it lives. Imported only when asked for."""
 

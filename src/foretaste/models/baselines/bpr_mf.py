@@ -1,0 +1,117 @@
+"""BPR-MF: a vector a user, a vector an item, and what the user took ranked above what he did not.
+
+Rendle, Freudenthaler, Gantner, Schmidt-Thieme, "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI 2009:
+matrix factorisation under the criterion BPR-Opt. It knows no order and no session; whoever beats it has shown that
+order is worth something.
+
+Left open by the paper, and what was chosen:
+- An item bias. The paper's model has none; popularity then has to share the D numbers with taste. Default: with bias,
+  as in most later work; `bias=False` is the paper's.
+- A user never seen gets the mean of all users. Scores are linear in p_u, so he is shown what all users would be shown
+  on average, bias or not; a vector of zeros would leave no more than the bias, or nothing. Rows without a user train
+  the items alone and leave the mean where it is.
+- The sample. The paper draws triples (user, taken, not taken) with replacement, and each pair of user and item once.
+  Here a pass goes over all events, the first of each user too, and what was taken twice counts twice. A negative is
+  drawn from what the user has not touched so far; to leave out what he takes later would be to look ahead.
+- The optimiser. The paper steps by plain SGD, one triple at a time. Default: Adam, as for every model in a table; the
+  L2 penalty is the paper's, on the vectors that a triple touches (`l2`, by `squares`).
+- Initial weights: N(0, 0.1^2); biases 0.
+
+State: the user's number, 8 bytes. One event: nothing to do. An unknown user costs one mean over U vectors a call.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from foretaste.config import Config as Settings
+from foretaste.models.contract import Events, Query, SequenceModel, State
+
+SPREAD = 0.1
+"""Standard deviation of initial weights."""
+
+
+class BPRMF(SequenceModel):
+    """Matrix factorisation for ranking. Score: p_u . q_i + b_i, one inner product; indexable."""
+
+    class Config(Settings):
+        """Sizes and variants."""
+
+        embedding_size: int = Field(64, ge=1)
+        """D, size of a user's and of an item's vector."""
+        bias: bool = True
+        """A number an item beside its vector: how popular it is, whoever asks."""
+
+    summary = "a vector a user and a vector an item; what was taken ranks above what was not"
+    paper = "Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback, UAI 2009"
+    scope = "user"
+    needs = frozenset({"users"})
+    recipe: ClassVar = {
+        "loss": "bpr", "negatives": 1, "first": True, "learning_rate": 5e-3, "l2": 3e-3, "batch": 512, "epochs": 60,
+    }  # fmt: skip
+    masters = ("popularity", "user_taste")
+    beyond = "last_item"
+
+    config: BPRMF.Config
+
+    def __init__(self, n_items: int, config: Settings | None = None, n_users: int = 0) -> None:
+        super().__init__(n_items, config, n_users)
+        D = self.config.embedding_size
+        self.user = nn.Embedding(n_users + 1, D, padding_idx=0)            # p [1 + U, D]
+        self.item = nn.Parameter(torch.empty(n_items, D))                  # q [I, D]
+        self.bias = nn.Parameter(torch.empty(n_items)) if self.config.bias else None  # b [I]
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new weights from torch's current generator (see `contract.seeded`)."""
+        nn.init.normal_(self.user.weight, std=SPREAD)
+        nn.init.normal_(self.item, std=SPREAD)
+        with torch.no_grad():
+            self.user.weight[0] = 0
+            if self.bias is not None:
+                self.bias.zero_()
+
+    def initial_state(self, users: Tensor) -> State:
+        """The user's number: all there is to know."""
+        return {"user": users}                                             # [B]
+
+    def forward(self, events: Events, state: State, at: Tensor | None = None) -> tuple[Query, State]:
+        """p_u at every position: events change nothing."""
+        taste = user_vectors(self.user, state["user"])                     # [B, D]
+        if at is not None:
+            return taste[at.nonzero(as_tuple=True)[0]], state              # [N, D]
+        return taste[:, None].expand(-1, events.shape[1], -1), state       # [B, T, D]
+
+    def query(self, state: State, now: Tensor | None = None) -> Query:
+        """p_u."""
+        return user_vectors(self.user, state["user"])[:, None]             # [B, 1, D]
+
+    def item_matrix(self) -> Tensor:
+        """q."""
+        return self.item                                                   # [I, D]
+
+    def item_bias(self) -> Tensor | None:
+        """b."""
+        return self.bias                                                   # [I]
+
+    def squares(self, users: Tensor, items: Tensor) -> Tensor:
+        """|p_u|^2 of each user, and |q_i|^2 + b_i^2 of each item."""
+        total: Tensor = self.user(users).square().sum() + self.item[items - 1].square().sum()
+        return total if self.bias is None else total + self.bias[items - 1].square().sum()
+
+
+def user_vectors(table: nn.Embedding, users: Tensor) -> Tensor:
+    """The vector of each user [B] -> [B, D]; for 0, one never seen, the mean of all, through which no gradient flows.
+
+    `table` [1 + U, D], whose row 0 is padding.
+    """
+    vectors: Tensor = table(users)                                         # [B, D]
+    unknown = (users == 0)[:, None]                                        # [B, 1]
+    if not unknown.any():
+        return vectors
+    mean = table.weight[1:].detach().sum(0) / max(table.num_embeddings - 1, 1)  # [D]
+    return torch.where(unknown, mean, vectors)
