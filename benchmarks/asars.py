@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from cells import Grid, Row
-
 from foretaste.data import datasets
 from foretaste.data.prepared import Prepared
 from foretaste.evaluation.protocols import LastItem, PerStep
@@ -43,8 +42,10 @@ def rows(users: bool, dwell: bool) -> list[Row]:
             {"learning_rate": rate, "l2": l2} for rate in (0.001, 0.003) for l2 in (0.0, 0.01)]))  # fmt: skip
         terms: dict[str, dict[str, Any]] = {
             "temporal": {},
-            "temporal, no drift of the user": {"user_drift": False},
-            "temporal, no biases": {"time_biases": False},
+            "temporal without drift": {"drift": False},
+            "temporal without dev": {"dev": False},
+            "temporal without item bins": {"item_bins": False},
+            "temporal without level": {"level": False},
         }
         made += [Row(name, "asars", {**PASSES, "temporal": True, **off}, TRIES) for name, off in terms.items()]
     return made
@@ -65,7 +66,7 @@ def main() -> None:
     wanted = [row.name for row in made if {row.name, "main", "all"} & set(arguments.rows)]
     grid = Grid(
         "asars", arguments.log, made, PerStep(), PerStep(), "mrr@20", ["mrr@20", "recall@20"], (20,),
-        "time_user causal" if dwell and prepared.users else "time_att causal" if dwell else "none", about(prepared, dwell),
+        "time_att causal" if dwell else "none", about(prepared, dwell),
         also={"last item": LastItem(unit="session")},
     )  # fmt: skip
     grid.run(prepared, wanted, seeds)
@@ -74,7 +75,7 @@ def main() -> None:
 def about(prepared: Prepared, dwell: bool) -> str:
     """What the reader must know."""
     lists = len(LastItem(unit="session").cases(prepared.sequences))
-    text = f"{lists:,} lists by the last item (the paper's unit), after it each step. 'none' is the LSTM without attention."
+    text = f"{lists:,} lists by the last item, the paper's unit. 'none' is the LSTM without attention."
     if dwell:
         text += (
             " Rows 'paper' are told how long the user looked at the current item, which is known only when the next "

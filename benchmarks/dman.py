@@ -15,7 +15,6 @@ import argparse
 from pathlib import Path
 
 from cells import Grid, Row
-
 from foretaste.data import datasets
 from foretaste.evaluation.protocols import LastItem
 

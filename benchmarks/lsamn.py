@@ -15,8 +15,8 @@ import itertools
 from pathlib import Path
 
 import numpy as np
-from cells import Grid, Row
 
+from cells import Grid, Row
 from foretaste.data import datasets
 from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import TEST
@@ -34,7 +34,7 @@ ABLATIONS = {
 
 
 def rows() -> list[Row]:
-    """Comparators, LSAMN and its ablations, and what the paper leaves open: the last basket alone, the negatives' law."""
+    """Comparators, LSAMN and its ablations, and what the paper leaves open."""
     made = [
         Row("pop", "pop"),
         Row("bpr-mf", "bpr-mf", SIZE, TRIES),
@@ -62,8 +62,8 @@ def several(prepared: Prepared) -> str:
     asked = LastSession().cases(log, TEST)
     targets = asked.stop - asked.start
     return (
-        f"{100 * (size >= 2).mean():.1f} % of the sessions hold two events or more (mean {size.mean():.2f}): only these "
-        f"can tell S- from N-. A test session holds {targets.mean():.1f} events."
+        f"{100 * (size >= 2).mean():.1f} % of the sessions hold two events or more (mean {size.mean():.2f}): only "
+        f"these can tell S- from N-. A test session holds {targets.mean():.1f} events."
     )
 
 
@@ -82,7 +82,8 @@ def main() -> None:
         wanted = [row.name for row in made if {row.name, name, "all"} & set(arguments.rows)]
         grid = Grid(
             "lsamn", arguments.log if name == "main" else f"{arguments.log}-{name}", made, ask, ask, "recall@20",
-            ["recall@20", "recall@10", "mrr-mean", "mrr"], (10, 20), "lsamn" if name == "main" else "", several(prepared),
+            ["recall@20", "recall@10", "mrr-mean", "mrr"], (10, 20), "lsamn" if name == "main" else "",
+            several(prepared),
         )  # fmt: skip
         if wanted or "table" in arguments.rows:
             grid.run(prepared, wanted, seeds)

@@ -14,8 +14,8 @@ import itertools
 from pathlib import Path
 
 import numpy as np
-from cells import Grid, Row
 
+from cells import Grid, Row
 from foretaste.data import datasets
 from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import TEST, TRAIN, VALIDATION
@@ -80,11 +80,8 @@ def popular(prepared: Prepared) -> str:
         means = evaluate(model, log, cases, cutoffs=(5,)).means()
         shown = [100 * means[f"{metric}@5"] for metric in ("precision", "recall", "f1", "hr", "ndcg-fixed")]
         lines.append(f"{name}: " + " / ".join(f"{value:.4f}" for value in shown))
-    return (
-        "Most popular, P / R / F1 / HR / NDCG (constant Z) at 5, %; the paper prints 1.110 / 1.521 / 1.227 / 5.178 / 1.112. "
-        + "; ".join(lines)
-        + "."
-    )
+    paper = "1.110 / 1.521 / 1.227 / 5.178 / 1.112"
+    return f"Most popular, P / R / F1 / HR / NDCG (constant Z) at 5, %; the paper prints {paper}. {'; '.join(lines)}."
 
 
 def main() -> None:
