@@ -26,6 +26,18 @@ from foretaste.models.contract import Events, Query, SequenceModel, State, query
 from foretaste.models.saved import Recommendations, Trained
 from foretaste.training.loop import TrainConfig, train
 
+SMALL: dict[str, object] = {"embedding_size": 8, "slots": 4, "hidden_size": 6}
+RUM: list[dict[str, object]] = [
+    {},
+    {**SMALL, "beta": 2.0, "learn_beta": True},
+    {**SMALL, "attention": "ones"},
+    {**SMALL, "merge": "multiply"},
+    {**SMALL, "merge": "concat"},
+    {**SMALL, "predict": "mlp"},
+    {**SMALL, "merge": "concat", "predict": "mlp"},
+    {**SMALL, "init": "normal"},
+]
+
 VARIANTS: dict[str, list[dict[str, object]]] = {
     "narm": [
         {},
@@ -37,6 +49,8 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"window": 4, "keep": "first"},
         {"init": "authors"},
     ],
+    "rum-item": [*RUM, {**SMALL, "slots": 1, "alpha": 1.0}],
+    "rum-feature": RUM,
     "pop": [{}],
     "bpr-mf": [{}, {"bias": False}],
     "fpmc": [{}, {"basket": "session"}, {"users": False}, {"users": False, "basket": "session"}],
@@ -61,6 +75,30 @@ LEARNING: dict[str, dict[str, object]] = {
         "schedule": "linear",
         "epochs": 12,
         "batch": 256,
+    },
+    "rum-item": {
+        "embedding_size": 32,
+        "slots": 64,
+        "alpha": 1.0,
+        "beta": 0.2,
+        "learning_rate": 0.02,
+        "schedule": "linear",
+        "batch": 1024,
+        "epochs": 6,
+        "negatives": 3,
+        "exclude_touched": False,
+        "l2": 0.02,
+    },
+    "rum-feature": {
+        "embedding_size": 32,
+        "slots": 10,
+        "alpha": 1.0,
+        "learning_rate": 0.02,
+        "schedule": "linear",
+        "batch": 1024,
+        "epochs": 12,
+        "exclude_touched": False,
+        "l2": 0.02,
     },
     "bpr-mf": {"epochs": 10},
     "fpmc": {"epochs": 10},
@@ -395,7 +433,10 @@ def test_a_damaged_weight_is_refused(name: str, variant: dict[str, object]) -> N
         evaluate(model, log, PerStep().cases(log, TRAIN))
 
 
-@every_model
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [pytest.param(*case, marks=[pytest.mark.slow] if case[1] else [], id=f"{case[0]}-{case[1]}") for case in CASES],
+)
 def test_scoring_forty_thousand_items_holds_little(name: str, variant: dict[str, object]) -> None:
     """Recommending for 3,000 histories over 40,000 items never holds the 480 MB that all scores at once would take."""
     code = f"""

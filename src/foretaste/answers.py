@@ -31,11 +31,17 @@ def on_one_line(value: Any) -> str:
 
 
 def answered(
-    recommender: Recommender, history: History, k: int, *, explain: bool = True, leave_out_seen: bool = False
+    recommender: Recommender,
+    history: History,
+    k: int,
+    *,
+    explain: bool = True,
+    leave_out_seen: bool = False,
+    **beside: Any,
 ) -> tuple[dict[str, Any], str]:
-    """The best `k` items after a history, as plain facts and as text."""
-    found = recommender.recommend(history, k, leave_out_seen=leave_out_seen)
-    reasons = recommender.explain(history) if explain else {}
+    """The best `k` items after a history, as plain facts and as text; `beside` it its user, times and sessions."""
+    found = recommender.recommend(history, k, leave_out_seen=leave_out_seen, **beside)
+    reasons = recommender.explain(history, **beside) if explain else {}
     title = Titles(recommender)
     lines = [f"{place:3}. {title[raw]}  ({score:.3f})" for place, (raw, score) in enumerate(found, start=1)]
     if len(found) < k:
@@ -50,17 +56,21 @@ def answered(
         "titles": [title[raw] for raw in found.ids],
         "scores": found.scores,
         "skipped": found.skipped,
-        "because": {name: [list(pair) for pair in weights] for name, weights in reasons.items()},
+        "because": {name: _plain(reason) for name, reason in reasons.items()},
     }
     return facts, "\n".join(lines)
 
 
-def _because(reasons: dict[str, list[tuple[Any, float]]], title: Titles) -> list[str]:
-    if not reasons:
-        return ["Nothing in this history explains the list."]
-    lines = []
-    for name, weights in reasons.items():
+def _because(reasons: dict[str, Any], title: Titles) -> list[str]:
+    """The events that weighed most; or, for a model that has no events to show, its gates and memories by name."""
+    weights = reasons.get("attention")
+    if weights:
         most = sorted(weights, key=lambda pair: -pair[1])[:REASONS]
-        lines.append(f"The past events that weighed most ({name}):")
-        lines += [f"{weight:6.0%}  {title[raw]}" for raw, weight in most]
-    return lines
+        return ["The past events that weighed most:", *(f"{weight:6.0%}  {title[raw]}" for raw, weight in most)]
+    shown = [f"  {name} = {on_one_line(value)}" for name, value in reasons.items() if isinstance(value, float | list)]
+    return ["What the answer rests on:", *shown] if shown else ["Nothing in this history explains the list."]
+
+
+def _plain(reason: Any) -> Any:
+    """Pairs as lists, for JSON."""
+    return [list(part) if isinstance(part, tuple) else part for part in reason] if isinstance(reason, list) else reason

@@ -19,7 +19,21 @@ import foretaste
 from foretaste import words
 from foretaste.endings import end
 from foretaste.errors import ConfigError
-from foretaste.options import NO_COLUMNS, Columns, Count, Cutoffs, Device, Flag, Json, Settings, Threads
+from foretaste.options import (
+    ALONE,
+    NO_COLUMNS,
+    NO_STEPS,
+    Beside,
+    Columns,
+    Count,
+    Cutoffs,
+    Device,
+    Flag,
+    Json,
+    Settings,
+    Steps,
+    Threads,
+)
 
 app = App(
     name="foretaste",
@@ -67,11 +81,7 @@ def prepare(
     out: Path,
     recipe: str | None = None,
     columns: Columns = NO_COLUMNS,
-    gap: str | None = None,
-    per_day: Flag = False,
-    item_support: int = 0,
-    session_length: int = 0,
-    user_events: int = 0,
+    steps: Steps = NO_STEPS,
     split: str | None = None,
     validation: str | None = None,
     rejected: Path | None = None,
@@ -95,16 +105,6 @@ def prepare(
         Folder to write.
     recipe
         Name or TOML file of a data recipe, instead of the options from --item to --validation.
-    gap
-        Begin a new session after a pause longer than this, such as 30m or 1h.
-    per_day
-        One session a user and calendar day.
-    item_support
-        Drop items with fewer events.
-    session_length
-        Drop sessions with fewer events.
-    user_events
-        Drop users with fewer events.
     split
         Test part, as kind:setting=value: global-time:days=7, session-order:fraction=0.1, whole-users, last-item,
         last-two, last-session, ratio:train=0.7, given, none. Default: the newest tenth.
@@ -119,20 +119,15 @@ def prepare(
     from foretaste.data.folders import check_place
 
     check_place(out)
-    least = {"item_support": item_support, "session_length": session_length, "user_events": user_events}
     if recipe is not None:
-        if columns != NO_COLUMNS or gap or per_day or any(least.values()) or split or validation:
+        if columns != NO_COLUMNS or steps != NO_STEPS or split or validation:
             raise ConfigError("prepare: columns, sessions, filters and split stand in the recipe; change them there")
         prepared = datasets.apply(datasets.recipe(recipe), *source, folder=out, rejected=rejected, strict=strict)
         _show(prepared.manifest, f"{prepared.report()}\n\n{datasets.comparison(prepared)}", json)
         return
     if len(source) != 1:
         raise ConfigError(f"prepare: give one log, not {len(source)}; for several files a pattern, or a recipe")
-    log = columns.read(source[0], rejected=rejected, strict=strict)
-    if gap is not None or per_day:
-        log = log.sessions(gap=gap, per="day" if per_day else None)
-    if any(least.values()):
-        log = log.filter(**least)
+    log = steps.take(columns.read(source[0], rejected=rejected, strict=strict))
     prepared = log.prepare(*words.parts_of(split, validation, log.has), folder=out)
     _show(prepared.manifest, prepared.report(), json)
 
@@ -146,6 +141,7 @@ def train(
     model: str | None = None,
     recipe: str | None = None,
     set: Settings = (),
+    protocol: str | None = None,
     refit: Flag = False,
     threads: Threads = 1,
     device: Device = "cpu",
@@ -167,6 +163,9 @@ def train(
         TOML file, or the name of one that comes with Foretaste, with the model and its settings.
     set
         A setting as key=value, such as --set hidden_size=128; may be repeated, and goes before the recipe's.
+    protocol
+        What the validation part is asked, as in `foretaste evaluate`. Default: last-session for a model that is trained
+        on whole sessions, per-step for the others.
     refit
         After choosing the number of passes on the validation part, train afresh on training + validation.
     """
@@ -183,7 +182,9 @@ def train(
     plan = plan if model is None else plan.with_(model=model)
     recommender, run = plan.recommender(**words.settings(set)), out.with_name(f"{out.name}.run")
     report = Live(recommender.training.metric)
-    recommender.fit(Prepared.open(data), refit=refit or plan.refit, folder=run, device=device, report=report)
+    asked = None if protocol is None else words.protocol(protocol)
+    log, refit = Prepared.open(data), refit or plan.refit
+    recommender.fit(log, protocol=asked, refit=refit, folder=run, device=device, report=report)
     recommender.save(out)
     forget(run)
     facts, _ = trained_facts(recommender.trained)
@@ -235,7 +236,9 @@ def evaluate(
 
 
 @app.command
-def recommend(run: Path, /, *history: str, k: Count = 10, explain: Flag = False, json: Json = False) -> None:
+def recommend(
+    run: Path, /, *history: str, beside: Beside = ALONE, k: Count = 10, explain: Flag = False, json: Json = False
+) -> None:
     """The best items after a history of raw ids, the oldest first.
 
     Example: `foretaste recommend clicks-narm 214536502 214536500 -k 5 --explain`
@@ -255,7 +258,8 @@ def recommend(run: Path, /, *history: str, k: Count = 10, explain: Flag = False,
     from foretaste.recommender import Recommender
 
     recommender = Recommender.load(run)
-    _show(*answered(recommender, words.ids(history, recommender.trained.items), k, explain=explain), json)
+    ids, given = words.ids(history, recommender.trained.items), beside.given(recommender.trained.users)
+    _show(*answered(recommender, ids, k, explain=explain, **given), json)
 
 
 @app.command

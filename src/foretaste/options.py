@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from foretaste import words
 from foretaste.errors import ConfigError
 
 if TYPE_CHECKING:
     from foretaste.data.events import EventLog
+    from foretaste.data.vocabulary import Vocabulary
 
 Flag = Annotated[bool, Parameter(show_default=False)]
 Json = Annotated[bool, Parameter(name="--json", help="Print one JSON object instead of text.", show_default=False)]
@@ -63,3 +65,52 @@ class Columns:
 
 
 NO_COLUMNS = Columns()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Steps:
+    """What is done to a log before it is split."""
+
+    gap: str | None = None
+    """Begin a new session after a pause longer than this, such as 30m or 1h."""
+    per_day: Flag = False
+    """One session a user and calendar day."""
+    item_support: int = 0
+    """Drop items with fewer events."""
+    session_length: int = 0
+    """Drop sessions with fewer events."""
+    user_events: int = 0
+    """Drop users with fewer events."""
+
+    def take(self, log: EventLog) -> EventLog:
+        """The log after these steps."""
+        if self.gap is not None or self.per_day:
+            log = log.sessions(gap=self.gap, per="day" if self.per_day else None)
+        names = ("item_support", "session_length", "user_events")
+        least = {name: getattr(self, name) for name in names}
+        return log.filter(**least) if any(least.values()) else log
+
+
+NO_STEPS = Steps()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Beside:
+    """What stands beside a history, for the models that need it."""
+
+    user: str | None = None
+    """Whose history it is."""
+    times: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = ()
+    """Seconds, one an event."""
+    sessions: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ()
+    """The session of each event, any words: where the word changes, a session begins."""
+
+    def given(self, users: Vocabulary | None) -> dict[str, Any]:
+        """As `Recommender.recommend` takes them."""
+        user = None if self.user is None else words.ids([self.user], users or ())[0]
+        return {"user": user, "times": self.times or None, "sessions": self.sessions or None}
+
+
+ALONE = Beside()

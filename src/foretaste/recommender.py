@@ -20,7 +20,7 @@ from foretaste.data.splits import SessionOrder, Split
 from foretaste.errors import ConfigError, DataError, NeedsError, nearest
 from foretaste.evaluation.evaluate import Evaluation, evaluate
 from foretaste.evaluation.metrics import of_cases
-from foretaste.evaluation.protocols import Cases, PerStep, Protocol
+from foretaste.evaluation.protocols import Cases, LastSession, PerStep, Protocol
 from foretaste.evaluation.protocols import protocol as named
 from foretaste.models import model_class
 from foretaste.models.contract import SequenceModel, seeded
@@ -68,6 +68,9 @@ class Recommender:
     ) -> Recommender:
         """Train on a log, or on a prepared one.
 
+        `protocol` asks the validation part; left out, it is LastSession for a model that is trained on whole sessions
+        (`targets`), and PerStep for the others.
+
         With a validation part, the best pass on it is kept; `refit` then trains afresh on train + validation for that
         many passes. A log without `split` is used whole: its most recent tenth chooses the number of passes, and it is
         refitted unless `refit` says no. `folder` keeps checkpoints: a killed run goes on from there.
@@ -82,7 +85,8 @@ class Recommender:
             model.count(prepared.sequences.of_part(TRAIN, VALIDATION) if refit else prepared.sequences.of_part(TRAIN))
         else:
             model.count(prepared.sequences.of_part(TRAIN))
-            model = self._fit_by_gradient(model, prepared, protocol or PerStep(), refit, folder, device, report)
+            asked = protocol or (PerStep() if self.training.targets == "event" else LastSession())
+            model = self._fit_by_gradient(model, prepared, asked, refit, folder, device, report)
         self._trained = Trained(self.name, model.eval(), prepared.items, prepared.users, self._facts(prepared, refit))
         return self
 
@@ -167,8 +171,8 @@ class Recommender:
         """The items nearest to one item."""
         return self.trained.similar_items(item, k)
 
-    def explain(self, history: History, **options: Any) -> dict[str, list[tuple[Any, float]]]:
-        """Which events of a history the answer rests on."""
+    def explain(self, history: History, **options: Any) -> dict[str, Any]:
+        """What the answer after a history rests on; options as in `Trained.explain`."""
         return self.trained.explain(history, **options)
 
     def save(self, folder: str | Path) -> Path:

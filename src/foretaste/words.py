@@ -10,7 +10,6 @@ from foretaste.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from foretaste.data.splits import Split
-    from foretaste.data.vocabulary import Vocabulary
     from foretaste.evaluation.protocols import Protocol
 
 MAKE_VALIDATION = ("last-two", "given")
@@ -60,7 +59,7 @@ def part(word: str) -> int:
     return PARTS.index(word)
 
 
-def ids(words: Iterable[str], items: Vocabulary) -> list[Any]:
+def ids(words: Iterable[str], items: Iterable[Any]) -> list[Any]:
     """Words as the raw ids that are written so; a word that means no item stays as it is."""
     written = {str(raw): raw for raw in items}
     return [written.get(word, word) for word in words]

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 MODELS = {
     "narm": "foretaste.models.narm:NARM",
+    "rum-item": "foretaste.models.rum:ItemRUM",
+    "rum-feature": "foretaste.models.rum:FeatureRUM",
     "pop": "foretaste.models.baselines.pop:Pop",
     "bpr-mf": "foretaste.models.baselines.bpr_mf:BPRMF",
     "fpmc": "foretaste.models.baselines.fpmc:FPMC",

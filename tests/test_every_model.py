@@ -1,0 +1,80 @@
+"""Every model by the same commands: prepare, train, evaluate, recommend with reasons; and what a log must have."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from foretaste import EventLog, Recommender, cli, shop
+from foretaste.errors import ConfigError, NeedsError
+from foretaste.models import MODELS, model_class
+from tests.shell import Shell
+
+COLUMNS = ("--user", "user", "--session", "session", "--item", "item", "--time", "time")
+ONE_PASS = ("--set", "epochs=1")
+BESIDE = ("--user", "3", "--times", "100", "160", "9000", "--sessions", "a", "a", "b")
+
+
+@pytest.fixture
+def ft(capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(capsys)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shop's log with users, sessions and times, prepared."""
+    folder = tmp_path_factory.mktemp("every")
+    columns = dict(shop(n_users=60, n_items=40, seed=3).columns)
+    with (folder / "clicks.csv").open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(columns)
+        lines.writerows(zip(*columns.values(), strict=True))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["prepare", str(folder / "clicks.csv"), "--out", str(folder / "clicks"), *COLUMNS])
+    assert not stop.value.code
+    return folder
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_from_a_log_to_a_recommendation_with_reasons(name: str, made: Path, ft: Shell) -> None:
+    out, clicks = made / name, made / "clicks"
+    trained = ft.well("train", clicks, "--out", out, "--model", name, *(ONE_PASS if name != "pop" else ()), "--json")
+    assert trained.json["model"] == name
+    found = ft.well("evaluate", out, clicks, "--protocol", "product", "--json").json
+    assert 0 <= found["metrics"]["recall@20"]["value"] <= 1
+    assert found["cases"] > 50
+    history = [str(raw) for raw in Recommender.load(out).trained.items.ids[:3]]
+    told = ft.well("recommend", out, *history, *BESIDE, "-k", "4", "--explain", "--json").json
+    assert len(told["items"]) == 4
+    assert told["scores"] == sorted(told["scores"], reverse=True)
+    for pair in told["because"].get("attention", []):
+        assert str(pair[0]) in history
+        assert 0 <= pair[1] <= 1 + 1e-6
+    text = ft.well("recommend", out, *history, *BESIDE, "-k", "4", "--explain").out
+    assert "Traceback" not in text
+    assert [line[:4] for line in text.splitlines()[:4]] == ["  1.", "  2.", "  3.", "  4."]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_log_that_lacks_what_a_model_needs_is_refused_before_training(name: str) -> None:
+    """Sessions of items and nothing else: each model either takes it, or says by name what is missing."""
+    source = {"s": [1, 1, 2, 2, 3, 3], "i": list("abacbc"), "n": list(range(6))}
+    log = EventLog.read(source, session="s", item="i", order="n").prepare()
+    recommender = Recommender(name, **({} if name == "pop" else {"epochs": 1}))
+    missing = sorted(model_class(name).needs_of(recommender.config) - {"sessions"})
+    if not missing:
+        recommender.fit(log)
+        return
+    with pytest.raises(NeedsError, match=f"model '{name}' needs .*{missing[0]}"):
+        recommender.fit(log)
+
+
+def test_times_and_sessions_must_be_as_many_as_the_events(made: Path, ft: Shell) -> None:
+    ft.well("train", made / "clicks", "--out", made / "counted", "--model", "pop")
+    ran = ft("recommend", made / "counted", "1", "2", "--times", "5")
+    assert (ran.status, ran.out) == (2, "")
+    assert "2 events and 1 times" in ran.err
+    with pytest.raises(ConfigError, match="2 events and 3 sessions"):
+        Recommender.load(made / "counted").recommend(["1", "2"], sessions=["a", "b", "c"])
