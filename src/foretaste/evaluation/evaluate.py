@@ -21,9 +21,9 @@ import torch
 from numpy.typing import NDArray
 
 from foretaste.data.sequences import PARTS, TRAIN, Sequences
-from foretaste.errors import ConfigError
+from foretaste.errors import ConfigError, NeedsError
 from foretaste.evaluation.metrics import Lists
-from foretaste.evaluation.protocols import Cases
+from foretaste.evaluation.protocols import Cases, Product
 from foretaste.evaluation.questions import Questions, questions, tiers
 from foretaste.evaluation.ranking import MISS, Ints, ScoreError, Scorer, rank
 from foretaste.evaluation.report import Evaluation, Facts
@@ -64,6 +64,11 @@ def evaluate(
     `progress(done, all)` is called after each block. Raises ScoreError if a score is not a number.
     """
     began = time.perf_counter()
+    if not model.causal and cases.protocol == Product.name:
+        raise NeedsError(
+            f"{name or type(model).__name__} with this config is told something of the next event (causal = False): "
+            "the product protocol asks what a service could answer; train its causal variant, or take another protocol"
+        )
     cutoffs = _checked(cutoffs)
     asked = questions(sequences, cases, model.n_items)
     counts = _counts(sequences, cases, model.n_items) if popularity is None else np.asarray(popularity)

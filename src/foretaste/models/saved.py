@@ -26,7 +26,7 @@ import foretaste
 from foretaste.data.folders import written_whole
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, NeedsError, SavedFileError, TrainingError
-from foretaste.models.contract import Events, SequenceModel, State, query_rows
+from foretaste.models.contract import Events, SequenceModel, State
 from foretaste.models.device import usable
 from foretaste.models.histories import History, check_askable, events_of, numbers_of
 from foretaste.models.loading import FORMAT, read_facts, read_items, read_model
@@ -34,6 +34,8 @@ from foretaste.models.topk import top_k
 
 CHUNK = 512
 """Events of a history that the model takes in at once."""
+ROWS = 512
+"""Histories whose states are held at once."""
 SCORE_BYTES = 64 * 2**20
 """What a block of scores may hold while recommending."""
 
@@ -92,13 +94,14 @@ class Trained:
         pool = self._pool(candidates)                                      # [C] or None
         never = torch.tensor([n for n in numbers_of(self.items, exclude) if n], dtype=torch.int64)  # [X]
         columns = self.model.n_items if pool is None else len(pool)
-        step = max(1, SCORE_BYTES // (4 * max(columns, 1)))
+        step = min(ROWS, max(1, SCORE_BYTES // (4 * max(columns, 1))))
+        who = self._user_numbers(users, len(histories))                    # [B]
         out: list[Recommendations] = []
         with self._answering():
-            query = self.model.query(self._after(events, self._user_numbers(users, len(histories))))
             for first in range(0, len(histories), step):
                 rows = slice(first, first + step)
-                scores = self.model.score(query_rows(query, rows), pool)[:, 0].clone()  # [b, C]
+                query = self.model.query(self._after(events.rows(rows), who[rows]))
+                scores = self.model.score(query, pool)[:, 0].clone()       # [b, C]
                 if scores.isnan().any():
                     raise TrainingError(f"model '{self.name}' scored NaN; its weights are damaged: train it again")
                 self._hide(scores, pool, never, events.items[rows] if leave_out_seen else None)
