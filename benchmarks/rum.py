@@ -3,7 +3,7 @@
     python benchmarks/rum.py ROW [ROW ...] [--data FOLDER] [--seeds 0,1,2]
 
 ROW is one of the table's rows, or `main`, `curves`, `all`, or `table` to write the tables of what is finished. Every
-row is tuned alike: two rates and two penalties on the last tenth of each user's training events, the number of passes
+row is tuned alike: two rates and three penalties on the last tenth of each user's training events, the number of passes
 too. `curves` are the paper's Figure 3 (alpha), and K and merge, each with the rate that the level's softmax row chose.
 """
 
@@ -25,7 +25,7 @@ from foretaste.models.baselines.pop import Pop
 
 LOG = "amazon-instant-video-rum"
 COMMON = {"embedding_size": 50, "epochs": 100, "patience": 8, "batch": 256}
-TRIES = [{"learning_rate": rate, "l2": l2} for rate, l2 in itertools.product((0.002, 0.005), (0.003, 0.03))]
+TRIES = [{"learning_rate": rate, "l2": l2} for rate, l2 in itertools.product((0.002, 0.005), (0.003, 0.03, 0.1))]
 LOSSES = {
     "bce": {"loss": "bce", "negatives": 1},
     "bpr": {"loss": "bpr", "negatives": 1},

@@ -51,6 +51,14 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     ],
     "rum-item": [*RUM, {**SMALL, "slots": 1, "alpha": 1.0}],
     "rum-feature": RUM,
+    "lsamn": [
+        {},
+        {"preference_attention": False},
+        {"item_attention": False},
+        {"item_attention": False, "preference_attention": False},
+        {"session_limit": 3},
+        {"init": "normal", "embedding_size": 10},
+    ],
     "asars": [
         {},
         {"variant": "user_att"},
@@ -121,6 +129,15 @@ LEARNING: dict[str, dict[str, object]] = {
         "epochs": 12,
         "exclude_touched": False,
         "l2": 0.02,
+    },
+    "lsamn": {
+        "embedding_size": 32,
+        "targets": "event",
+        "learning_rate": 0.01,
+        "schedule": "linear",
+        "batch": 512,
+        "epochs": 16,
+        "exclude_touched": False,
     },
     "asars": {
         "embedding_size": 32,

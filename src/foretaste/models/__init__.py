@@ -14,6 +14,7 @@ MODELS = {
     "narm": "foretaste.models.narm:NARM",
     "rum-item": "foretaste.models.rum:ItemRUM",
     "rum-feature": "foretaste.models.rum:FeatureRUM",
+    "lsamn": "foretaste.models.lsamn:LSAMN",
     "asars": "foretaste.models.asars:ASARS",
     "pop": "foretaste.models.baselines.pop:Pop",
     "bpr-mf": "foretaste.models.baselines.bpr_mf:BPRMF",

@@ -116,9 +116,7 @@ def count_targets(log: Sequences, scope: Scope, aim: Aim | None = None) -> int:
     return len(np.unique(np.stack([session[asked], item[asked]]), axis=1).T)
 
 
-def _rows(
-    log: Sequences, scope: Scope, aim: Aim
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+def _rows(log: Sequences, scope: Scope, aim: Aim) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """Start and stop of each row, and whether its opening is asked: not where `latest` cut it off."""
     offsets = np.asarray(log.offsets(scope), dtype=np.int64)
     start, stop = offsets[:-1], offsets[1:]
