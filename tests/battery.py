@@ -27,6 +27,8 @@ from foretaste.models.saved import Recommendations, Trained
 from foretaste.training.loop import TrainConfig, train
 
 SMALL: dict[str, object] = {"embedding_size": 8, "slots": 4, "hidden_size": 6}
+SHORT: dict[str, object] = {"embedding_size": 8, "segment": 5, "slots": 4}
+"""Several segments in 23 events."""
 RUM: list[dict[str, object]] = [
     {},
     {**SMALL, "beta": 2.0, "learn_beta": True},
@@ -58,6 +60,23 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"item_attention": False, "preference_attention": False},
         {"session_limit": 3},
         {"init": "normal", "embedding_size": 10},
+    ],
+    "dman": [
+        SHORT,
+        {**SHORT, "memory": "fifo"},
+        {**SHORT, "memory": "fifo", "slots": 7},
+        {**SHORT, "memory": "none"},
+        {**SHORT, "nran": True},
+        {**SHORT, "nran": True, "memory": "fifo"},
+        {**SHORT, "routing": "pair"},
+        {**SHORT, "routing": "shared"},
+        {**SHORT, "layers": 1},
+        {**SHORT, "layers": 3},
+        {**SHORT, "bare": True},
+        {**SHORT, "bare": True, "memory": "fifo"},
+        {**SHORT, "bare": True, "memory": "none"},
+        {**SHORT, "bare": True, "nran": True},
+        {**SHORT, "bare": True, "routing": "pair"},
     ],
     "asars": [
         {},
@@ -138,6 +157,16 @@ LEARNING: dict[str, dict[str, object]] = {
         "batch": 512,
         "epochs": 16,
         "exclude_touched": False,
+    },
+    "dman": {
+        "embedding_size": 32,
+        "segment": 5,
+        "slots": 8,
+        "dropout": 0.0,
+        "learning_rate": 0.005,
+        "schedule": "linear",
+        "epochs": 6,
+        "batch": 1024,
     },
     "asars": {
         "embedding_size": 32,
@@ -486,7 +515,7 @@ def test_a_damaged_weight_is_refused(name: str, variant: dict[str, object]) -> N
 
 @pytest.mark.parametrize(
     ("name", "variant"),
-    [pytest.param(*case, marks=[pytest.mark.slow] if case[1] else [], id=f"{case[0]}-{case[1]}") for case in CASES],
+    [pytest.param(*case, marks=[] if case[1] is VARIANTS[case[0]][0] else [pytest.mark.slow]) for case in CASES],
 )
 def test_scoring_forty_thousand_items_holds_little(name: str, variant: dict[str, object]) -> None:
     """Recommending for 3,000 histories over 40,000 items never holds the 480 MB that all scores at once would take."""

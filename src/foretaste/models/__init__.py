@@ -15,6 +15,7 @@ MODELS = {
     "rum-item": "foretaste.models.rum:ItemRUM",
     "rum-feature": "foretaste.models.rum:FeatureRUM",
     "lsamn": "foretaste.models.lsamn:LSAMN",
+    "dman": "foretaste.models.dman:DMAN",
     "asars": "foretaste.models.asars:ASARS",
     "pop": "foretaste.models.baselines.pop:Pop",
     "bpr-mf": "foretaste.models.baselines.bpr_mf:BPRMF",
