@@ -3,8 +3,8 @@
     python benchmarks/lsamn.py LOG ROW [ROW ...] [--data FOLDER] [--seeds 0,1,2]
 
 LOG is one of `LOGS`; ROW is one of the table's rows, `main`, `sizes` (Figure 3), `all` or `table`. Every row is tuned
-alike on each user's last session but one: two rates and three penalties, the number of passes too. The paper's own tables
-are lost to us (its text has none), so nothing here can be compared with them: what is compared is LSAMN with its
+alike on each user's last session but one: two rates and three penalties, the number of passes too. The paper's own
+tables are lost to us (its text has none), so nothing here can be compared with them: what is compared is LSAMN with its
 ablations N-, S- and P-, and with POP, BPR-MF and FPMC.
 """
 

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from foretaste.data import processes
+from foretaste.data.returning import CYCLE, FAR, SHOWN
 from foretaste.data.sequences import TEST, TRAIN, VALIDATION
 from foretaste.data.simulate import KINDS, KnownLog, known, top_mass
 from foretaste.data.splits import Given
@@ -128,6 +129,22 @@ def first_of_the_row(log: KnownLog) -> NDArray[np.int64]:
     return np.repeat(log.sequences.items[log.sequences.users[:-1]], np.diff(log.sequences.users)).astype(np.int64)
 
 
+def shown_most(log: KnownLog) -> NDArray[np.int64]:
+    """The favourites' group that the beginning of the cycle held most of; groups are those that answers come from."""
+    s, size = log.sequences, CYCLE
+    cycles = s.items.reshape(-1, size)
+    answers = s.items[np.flatnonzero(s.may_be_target())].reshape(-1)  # one a cycle
+    together = np.zeros((log.n_items + 1, log.n_items + 1))
+    for shown, answer in zip(cycles[:, :SHOWN], answers, strict=True):
+        together[answer, shown] += 1
+    friends = together + together.T
+    order = np.argsort(-friends, axis=1, kind="stable")[:, :5]  # [1 + I, 5] an item's own group comes first
+    group = order.min(1)  # the same number for the five of a group
+    seen = group[cycles[:, :SHOWN]]
+    most = np.array([np.bincount(row, minlength=log.n_items + 1).argmax() for row in seen])
+    return np.repeat(most, size)
+
+
 def the_user(log: KnownLog) -> NDArray[np.int64]:
     return np.repeat(np.arange(log.sequences.n_users), np.diff(log.sequences.users))
 
@@ -151,6 +168,7 @@ def latest_long(log: KnownLog) -> NDArray[np.int64]:
         ("set", 20000, nothing, "popularity"),
         ("distant", 8000, first_of_the_row, "ceiling"),
         ("distant", 8000, last, "recent"),
+        ("returning", 400, last, "recent"),
         ("user_taste", 1000, the_user, "ceiling"),
         ("user_taste", 1000, nothing, "popularity"),
         ("dwell", 8000, latest_long, "ceiling"),
@@ -303,6 +321,18 @@ def test_which_events_are_asked() -> None:
         assert not asked[:, :place].any(), kind
     taste = sample("user_taste").sequences.may_be_target().reshape(-1, 3)
     assert (taste == [False, True, True]).all()
+
+
+def test_a_returning_interest_is_far_away_in_the_test_part() -> None:
+    log = sample("returning")
+    s = log.sequences
+    asked = np.flatnonzero(s.may_be_target())
+    assert len(asked) == 4000
+    assert len(np.unique(s.items[asked - 1])) == 1  # the bell
+    since, test = asked % CYCLE, s.part[asked] == TEST
+    assert since[test].min() == SHOWN + FAR + 1
+    assert since[~test].min() <= SHOWN + 2
+    assert 0.75 < counted(log, shown_most(log)) < log.ceiling  # who looks back as far as that can tell
 
 
 def test_distant_markers_are_out_of_sight() -> None:

@@ -10,6 +10,7 @@ beats its bound by more than noise; one that learns comes near it. So a log tell
     order        the last two items say what follows, but only in their order
     set          a session has a hidden topic; each item belongs to several, many items together tell it
     distant      the first event of a user decides a later one, after 30 events of noise
+    returning    an interest shown long ago comes back, ten times in the thousand events of a user
     user_taste   each user has own favourites; sessions are too short to tell them
     dwell        the next item follows the latest one that was looked at long; ids do not say which that is
 
@@ -27,6 +28,7 @@ import numpy as np
 
 from foretaste.data import processes
 from foretaste.data.processes import Drawn, Floats, Ints
+from foretaste.data.returning import returning
 from foretaste.data.sequences import PARTS, TEST, TRAIN, VALIDATION, Sequences
 from foretaste.data.shop import Simulated, shop
 from foretaste.errors import ConfigError, nearest
@@ -64,6 +66,7 @@ KINDS: dict[str, Kind] = {
     "order": Kind("what follows the last two items, in their order", processes.order, 6000, 10, 49, k=7, shortest=3),
     "set": Kind("what the items of the session have in common", processes.session_set, 6000, 10, 60, k=10),
     "distant": Kind("an event longer ago than a window", processes.distant, 8000, 40, 60, k=5, users=True),
+    "returning": Kind("an interest of long ago", returning, 400, 1040, 80, k=5, shortest=104, users=True),
     "user_taste": Kind("what this user likes", processes.user_taste, 1000, 60, 40, k=4, users=True),
     "dwell": Kind("which item was looked at long", processes.dwell, 8000, 12, 40, k=4, shortest=4),
 }
