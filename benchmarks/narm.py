@@ -12,6 +12,7 @@ sessions for that many passes, and asked every prefix of the test part once. The
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -161,7 +162,30 @@ def table(log: str, out: Path) -> str:
                 f"| {row} | {facts['seed']} | {shown[0]} | {shown[1]} | {paper} | {rate:g} | {passes} "
                 f"| {facts['seconds'] / 60:.0f} |"
             )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *reversed_pairs(log, out)]) + "\n"
+
+
+def reversed_pairs(log: str, out: Path) -> list[str]:
+    """Where two rows of the paper's tables stand the other way round here; said to be open where intervals overlap."""
+    paths = {row: out / f"{row}-seed0.json" for row in PUBLISHED[log] if row != "paper"}
+    found = {row: json.loads(path.read_text())["test"]["metrics"] for row, path in paths.items() if path.exists()}
+    lines = []
+    for place, metric in enumerate(("recall@20", "mrr@20")):
+        for one, other in itertools.combinations(found, 2):
+            theirs = PUBLISHED[log][one][place] - PUBLISHED[log][other][place]
+            best, worst = (one, other) if theirs > 0 else (other, one)  # in the paper
+            high, low = found[best][metric], found[worst][metric]
+            if theirs and high["value"] < low["value"]:
+                by = 100 * (low["value"] - high["value"])
+                open_ = "the intervals overlap" if high["high"] >= low["low"] else "the intervals do not overlap"
+                lines.append(
+                    f"- {metric}: the paper has {best} above {worst} by {abs(theirs):.2f}; here it is the other way "
+                    f"round, by {by:.2f} points, and {open_}."
+                )
+    head = f"{len(found)} of {len(paths)} rows of the paper's tables are finished."
+    if not lines:
+        return [f"{head} Every pair of them stands in the paper's order."]
+    return [f"{head} Pairs that stand the other way round than in the paper:", "", *lines]
 
 
 if __name__ == "__main__":

@@ -16,24 +16,10 @@ from typing import Any
 from cyclopts import App, Parameter
 
 import foretaste
-from foretaste import words
+from foretaste import options, words
 from foretaste.endings import end
 from foretaste.errors import ConfigError
-from foretaste.options import (
-    ALONE,
-    NO_COLUMNS,
-    NO_STEPS,
-    Beside,
-    Columns,
-    Count,
-    Cutoffs,
-    Device,
-    Flag,
-    Json,
-    Settings,
-    Steps,
-    Threads,
-)
+from foretaste.options import Beside, Columns, Count, Cutoffs, Device, Flag, Json, Settings, Steps, Threads
 
 app = App(
     name="foretaste",
@@ -80,8 +66,8 @@ def prepare(
     *source: str,
     out: Path,
     recipe: str | None = None,
-    columns: Columns = NO_COLUMNS,
-    steps: Steps = NO_STEPS,
+    columns: Columns = options.NO_COLUMNS,
+    steps: Steps = options.NO_STEPS,
     split: str | None = None,
     validation: str | None = None,
     rejected: Path | None = None,
@@ -120,7 +106,7 @@ def prepare(
 
     check_place(out)
     if recipe is not None:
-        if columns != NO_COLUMNS or steps != NO_STEPS or split or validation:
+        if columns != options.NO_COLUMNS or steps != options.NO_STEPS or split or validation:
             raise ConfigError("prepare: columns, sessions, filters and split stand in the recipe; change them there")
         prepared = datasets.apply(datasets.recipe(recipe), *source, folder=out, rejected=rejected, strict=strict)
         _show(prepared.manifest, f"{prepared.report()}\n\n{datasets.comparison(prepared)}", json)
@@ -237,7 +223,13 @@ def evaluate(
 
 @app.command
 def recommend(
-    run: Path, /, *history: str, beside: Beside = ALONE, k: Count = 10, explain: Flag = False, json: Json = False
+    run: Path,
+    /,
+    *history: str,
+    beside: Beside = options.ALONE,
+    k: Count = 10,
+    explain: Flag = False,
+    json: Json = False,
 ) -> None:
     """The best items after a history of raw ids, the oldest first.
 
@@ -274,7 +266,7 @@ def models(*, json: Json = False) -> None:
 
 
 @app.command
-def inspect(source: str, /, *, columns: Columns = NO_COLUMNS, json: Json = False) -> None:
+def inspect(source: str, /, *, columns: Columns = options.NO_COLUMNS, json: Json = False) -> None:
     """What a log is like: sizes, lengths, repeats, popularity, and what could not be used.
 
     Example: `foretaste inspect clicks.csv --session session_id --item item_id --time timestamp`

@@ -86,7 +86,7 @@ def batches(
     """One pass over the log. The same seed gives the same batches in the same order."""
     aim = aim or Aim()
     start, stop, opening = _rows(log, scope, aim)
-    users = np.searchsorted(log.users, start, side="right") - 1  # [rows] user row of each row
+    users = np.searchsorted(log.users, log.offsets(scope)[:-1], side="right") - 1  # [rows] user row of each row
     numbers = np.asarray(log.user_numbers)[users]
     size = log.known[stop] - log.known[start] - ~opening  # [rows] about what it asks
     for rows in _groups(size, budget, chunk, np.random.default_rng(seed)):
