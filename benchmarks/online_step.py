@@ -173,14 +173,15 @@ def table(results: dict[str, Any]) -> str:
         "own bytes: ours also hold the user's number, counts, and what `explain` needs (LSAMN's 64 item numbers). Made "
         "by `python benchmarks/online_step.py`.",
         "",
-        "| model | one step after 10 events, us | after 10,000 | ratio | state, bytes a user | equations | training, targets/s "
-        "| peak memory, MB |",
+        "| model | one step after 10 events, us | after 10,000 | ratio | state, bytes a user | equations "
+        "| training, targets/s | peak memory, MB |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, found in results.items():
+        steps = found["step_after_10_us"], found["step_after_10000_us"], found["ratio"]
         lines.append(
-            f"| {name} | {found['step_after_10_us']:.0f} | {found['step_after_10000_us']:.0f} | {found['ratio']:.2f} "
-            f"| {found['state_bytes']:,} | {EXPECTED.get(name, '')} | {found.get('targets_per_second', '')} | {found.get('peak_mb', '')} |"
+            f"| {name} | {steps[0]:.0f} | {steps[1]:.0f} | {steps[2]:.2f} | {found['state_bytes']:,} "
+            f"| {EXPECTED.get(name, '')} | {found.get('targets_per_second', '')} | {found.get('peak_mb', '')} |"
         )
     return "\n".join(lines) + "\n"
 
