@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from foretaste import EventLog, Recommender, cli, shop
+from foretaste.data.sequences import TRAIN
 from foretaste.errors import ConfigError, NeedsError
 from foretaste.models import MODELS, model_class
 from tests.shell import Shell
@@ -69,6 +72,45 @@ def test_a_log_that_lacks_what_a_model_needs_is_refused_before_training(name: st
         return
     with pytest.raises(NeedsError, match=f"model '{name}' needs .*{missing[0]}"):
         recommender.fit(log)
+
+
+def unkind_log() -> EventLog:
+    """A session of 700 events at one moment, a user with one event, two short sessions with enormous and odd dwells."""
+    rng = np.random.default_rng(0)
+    size = 700
+    user = ["long"] * size + ["once"] + ["other"] * 6
+    session = ["s0"] * size + ["s1"] + ["s2"] * 3 + ["s3"] * 3
+    start = 1_600_000_000
+    time = [start] * size + [start + 500] + [start + 1000] * 2 + [start + 1001] + [start + 10**8] * 3
+    dwell = [0] * size + [-5, 10**12, -(10**9), 3, 0, 10**9, 7]
+    item = [f"i{n}" for n in rng.integers(0, 30, size)] + ["i3", "i1", "i2", "i3", "i4", "i4", "i4"]
+    source = {"user": user, "session": session, "time": time, "item": item, "dwell": dwell}
+    return EventLog.read(source, user="user", session="session", time="time", item="item", columns=("dwell",))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        *((name, {}) for name in MODELS),
+        ("asars", {"mode": "paper"}),
+        ("asars", {"temporal": True}),
+        ("dman", {"nran": True}),
+    ],
+)
+def test_an_unkind_log_trains_and_answers(name: str, settings: dict[str, Any]) -> None:
+    """Equal times, a session beyond every window, a user with one event, more slots than events, odd dwells."""
+    prepared = unkind_log().prepare()
+    passes = {} if name == "pop" else {"epochs": 1, **({"targets": "event"} if name == "lsamn" else {})}
+    recommender = Recommender(name, **settings, **passes).fit(prepared)
+    found = recommender.evaluate(prepared, protocol="living", part=TRAIN)
+    assert np.isfinite(list(found.means().values())).all()
+    if recommender.trained.model.causal:
+        beside: dict[str, Any] = {"user": "nobody", "times": [7, 7], "sessions": ["a", "b"]}
+        unknown = recommender.recommend(["never", "heard of"], 5, **beside)
+        assert unknown.skipped == ["never", "heard of"]
+        assert len(unknown) == 5
+        assert np.isfinite(unknown.scores).all()
+        assert recommender.explain(["never", "heard of"], **beside) == {}
 
 
 def test_times_and_sessions_must_be_as_many_as_the_events(made: Path, ft: Shell) -> None:
