@@ -40,13 +40,13 @@ def rows() -> list[Row]:
 
 def returning(seeds: list[int]) -> None:
     """The planted interest: DMAN against XL and FIFO, recall at 5 beside what can be reached with and without it."""
-    log = known("returning", validation=True)
+    log = known("returning", n_rows=1600, validation=True)
     prepared = log.log().prepare(splits.Given())
     settings = {
-        "embedding_size": 64, "batch": 10_400, "chunk": 1040, "dropout": 0.0, "loss": "softmax", "negatives": 0,
-        "schedule": "linear", "epochs": 40, "patience": 40,
+        "embedding_size": 32, "batch": 10_400, "chunk": 1040, "dropout": 0.0, "loss": "softmax", "negatives": 0,
+        "schedule": "linear", "epochs": 30, "patience": 30,
     }  # fmt: skip
-    tries = [{"learning_rate": 0.003}]
+    tries = [{"learning_rate": 0.005}]
     rows = [
         Row("dman", "dman", settings, tries),
         Row("dman-xl", "dman", {**settings, "memory": "none"}, tries),
@@ -55,7 +55,7 @@ def returning(seeds: list[int]) -> None:
     ]
     about = (
         f"Recall@5 is {100 * log.ceiling:.1f} % at best for who remembers, {100 * max(log.without.values()):.1f} % for "
-        "who sees the last 60 events alone. T = 20, m = 20, L = 2, D = 64."
+        "who sees the last 60 events alone. T = 20, m = 20, L = 2, D = 32."
     )
     ask = PerStep()
     grid = Grid("dman", "returning", rows, ask, ask, "recall@5", ["recall@5", "mrr@5"], (5,), "dman", about)
