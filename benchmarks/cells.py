@@ -126,6 +126,7 @@ class Grid:
             "tried": [{**change, self.metric: score} for change, score in zip(tries, scores, strict=True)],
             "chosen": dict(tries[chosen]),
             "passes": None if final.result is None else final.result.best_epoch,
+            "history": [] if final.result is None else final.result.history,
             "targets_per_second": speed,
             "weights": sum(weight.numel() for weight in final.trained.model.parameters()),
             "test": found.as_dict(),
@@ -142,7 +143,9 @@ class Grid:
     def table(self) -> str:
         """What is finished: means over seeds, their spread, the interval over users, the reference row less this."""
         columns = [*self.show, *(f"{name}: {metric}" for name in self.also for metric in self.show)]
-        lines = [f"# {self.bench} on {self.log}", "", self.about.strip(), "", f"{self.ask.describe}.", ""]
+        lines = [f"# {self.bench} on {self.log}", ""]
+        lines += [self.about.strip(), ""] if self.about else []
+        lines += [f"Asked: {self.ask.describe}.", ""]
         lines += [
             "In percent. In brackets: the 95 % interval over users (seed 0), and the least and greatest of the seeds "
             "where there are several. "

@@ -1,12 +1,10 @@
 """NARM on the standard session logs: the tuned recipe, the paper's Config, and the rows of its Tables 2 and 4.
 
-    python benchmarks/narm.py LOG ROW [ROW ...] [--data FOLDER] [--seeds 0,1,2] [--out FOLDER]
+    python benchmarks/narm.py LOG ROW [ROW ...] [--data FOLDER] [--seeds 0,1,2]
 
-LOG is yoochoose1_64 or diginetica; ROW is one of `ROWS`, or `table` to write the table of what is finished. Each cell
-(log, row, seed) is one file under benchmarks/results/narm/LOG, written when it is finished; a killed run goes on where
-it was, and finished cells are kept. The procedure is the same for every row: the rate is chosen among `RATES` on the
-newest tenth of the training sessions, the number of passes too; then the model is trained afresh on all training
-sessions for that many passes, and asked every prefix of the test part once. The test part decides nothing.
+LOG is yoochoose1_64 or diginetica; ROW is one of the table's rows, `all`, or `table` to write the table of what is
+finished. The procedure is that of cells.py: the rate and the number of passes are chosen on the newest tenth of the
+training sessions; then the model is trained afresh on all of them and asked every prefix of the test part once.
 """
 
 from __future__ import annotations
@@ -14,30 +12,19 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
-import platform
-import resource
-import shutil
-import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded; see docs/start.md
-
-import torch
-
+from cells import Grid, Row
 from foretaste.data import datasets
 from foretaste.data.files import write_text
-from foretaste.data.prepared import Prepared
 from foretaste.evaluation.protocols import PerStep
-from foretaste.recommender import Recommender
-from foretaste.training.progress import Live
 
-SIZES = {"embedding_size": 64, "hidden_size": 128}
-SCHEDULE = {"schedule": "linear", "epochs": 6, "patience": 6, "metric": "recall@20"}
-RATES = (0.003, 0.006)
-ROWS: dict[str, dict[str, Any]] = {
-    "tuned": SIZES,
+SCHEDULE = {"schedule": "linear", "epochs": 6, "patience": 6}
+RATES = ({"learning_rate": 0.003}, {"learning_rate": 0.006})
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "tuned": {"embedding_size": 64, "hidden_size": 128},
     "hybrid-100": {},
     "hybrid-50": {"hidden_size": 50},
     "global-100": {"encoder": "global"},
@@ -45,7 +32,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "local-100": {"encoder": "local"},
     "local-50": {"encoder": "local", "hidden_size": 50},
     "full-100": {"decoder": "full"},
-    "paper": {"schedule": "constant", "learning_rate": 0.001, "epochs": 30, "patience": 3},
+    "paper": {"schedule": "constant", "epochs": 30, "patience": 3},
 }
 """`paper` is the default Config and the paper's training, its rate included; the others share schedule and rates."""
 PUBLISHED = {
@@ -77,92 +64,33 @@ ORDER = (
 )
 
 
+def grid(log: str) -> Grid:
+    """All rows on one log."""
+    rows = []
+    for name, settings in SETTINGS.items():
+        published = "{:.2f} / {:.2f}".format(*PUBLISHED[log][name]) if name in PUBLISHED[log] else ""
+        own = ({"learning_rate": 0.001},) if name == "paper" else RATES
+        rows.append(Row(name, "narm", {**({} if name == "paper" else SCHEDULE), **settings}, own, published))
+    ask, about = PerStep(), ORDER if log == "diginetica" else ""
+    return Grid("narm", log, rows, ask, ask, "recall@20", ["recall@20", "mrr@20"], reference="hybrid-100", about=about)
+
+
 def main() -> None:
     """Run the cells that are asked for, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("log", choices=list(PUBLISHED))
-    parser.add_argument("rows", nargs="+", choices=[*ROWS, "table"])
+    parser.add_argument("rows", nargs="+", choices=[*SETTINGS, "all", "table"])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/narm"))
     arguments = parser.parse_args()
-    out = arguments.out / arguments.log
-    prepared: Prepared | None = None
-    for seed in map(int, arguments.seeds.split(",")):
-        for row in arguments.rows:
-            path = out / f"{row}-seed{seed}.json"
-            if row == "table" or path.exists():
-                continue
-            if prepared is None:
-                prepared = datasets.apply(datasets.recipe(arguments.log), arguments.data)
-            print(f"== {arguments.log} {row} seed {seed}", flush=True)
-            write_text(path, json.dumps(cell(prepared, row, seed, out / ".runs"), indent=1) + "\n")
-    write_text(out.with_suffix(".md"), table(arguments.log, out))
-    print(out.with_suffix(".md").read_text())
-
-
-def cell(prepared: Prepared, row: str, seed: int, runs: Path) -> dict[str, Any]:
-    """Choose on validation, train on everything before the test, and ask the test part once."""
-    began = time.time()
-    settings = {**({} if row == "paper" else SCHEDULE), **ROWS[row], "seed": seed}
-    rates = [settings["learning_rate"]] if "learning_rate" in settings else list(RATES)
-    tried: dict[float, Recommender] = {}
-    for rate in rates:
-        run = runs / f"{row}-seed{seed}-{rate}"
-        tried[rate] = Recommender("narm", **{**settings, "learning_rate": rate})
-        tried[rate].fit(prepared, folder=run, report=Live())
-    histories = {rate: one.result.history for rate, one in tried.items() if one.result}
-    best = {rate: max(h["validation"]["recall@20"] for h in history) for rate, history in histories.items()}
-    chosen = max(best, key=best.__getitem__)
-    final = Recommender("narm", **{**settings, "learning_rate": chosen})
-    final.fit(prepared, refit=True, folder=runs / f"{row}-seed{seed}-{chosen}", report=Live())
-    found = final.evaluate(prepared, protocol=PerStep(), cutoffs=(5, 10, 20))
-    print(found.table(), flush=True)
-    assert final.result is not None
-    for rate in rates:
-        shutil.rmtree(runs / f"{row}-seed{seed}-{rate}", ignore_errors=True)
-    return {
-        "row": row,
-        "seed": seed,
-        "config": final.config.as_dict(),
-        "training": final.training.as_dict(),
-        "validation_recall@20": {str(rate): value for rate, value in best.items()},
-        "passes": final.result.best_epoch,
-        "histories": {str(rate): history for rate, history in histories.items()},
-        "test": found.as_dict(),
-        "seconds": round(time.time() - began, 1),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "machine": {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()},
-    }
-
-
-def table(log: str, out: Path) -> str:
-    """What is finished, as a table: test figures with 95 % intervals, the paper's beside them."""
-    caution = "" if log != "diginetica" else ORDER
-    lines = [
-        f"# NARM on {log}",
-        "",
-        "Every test prefix, ranked among all training items; cold targets are misses, ties count against the model.",
-        f"95 % intervals: bootstrap over sessions. Made by `python benchmarks/narm.py`. {caution}".rstrip(),
-        "",
-        "| row | seed | Recall@20 % | MRR@20 % | paper | rate | passes | minutes |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in ROWS:
-        for path in sorted(out.glob(f"{row}-seed*.json")):
-            facts = json.loads(path.read_text())
-            metrics = facts["test"]["metrics"]
-            shown = [
-                "{:.2f} ({:.2f} to {:.2f})".format(*(100 * metrics[name][key] for key in ("value", "low", "high")))
-                for name in ("recall@20", "mrr@20")
-            ]
-            paper = "{:.2f} / {:.2f}".format(*PUBLISHED[log][row]) if row in PUBLISHED[log] else ""
-            rate, passes = facts["training"]["learning_rate"], facts["passes"]
-            lines.append(
-                f"| {row} | {facts['seed']} | {shown[0]} | {shown[1]} | {paper} | {rate:g} | {passes} "
-                f"| {facts['seconds'] / 60:.0f} |"
-            )
-    return "\n".join([*lines, "", *reversed_pairs(log, out)]) + "\n"
+    made = grid(arguments.log)
+    wanted = [name for name in SETTINGS if {name, "all"} & set(arguments.rows)]
+    if wanted:
+        prepared = datasets.apply(datasets.recipe(arguments.log), arguments.data)
+        made.run(prepared, wanted, [int(seed) for seed in arguments.seeds.split(",")])
+    page = "\n".join([made.table(), *reversed_pairs(arguments.log, made.folder)])
+    write_text(made.folder.with_suffix(".md"), page + "\n")
+    print(page)
 
 
 def reversed_pairs(log: str, out: Path) -> list[str]:
