@@ -23,13 +23,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded; s
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from foretaste.data.files import write_text
 from foretaste.data.prepared import Prepared
 from foretaste.evaluation.protocols import Protocol
-from foretaste.evaluation.report import Evaluation, compare
+from foretaste.evaluation.report import Evaluation
+from foretaste.evaluation.significance import holm, intervals, paired
 from foretaste.recommender import Recommender
 
+Averaged = tuple[NDArray[np.float64], NDArray[np.int64]]
+"""A figure of each case, and which cases belong together."""
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -147,45 +151,72 @@ class Grid:
         lines += [self.about.strip(), ""] if self.about else []
         lines += [f"Asked: {self.ask.describe}.", ""]
         lines += [
-            "In percent. In brackets: the 95 % interval over users (seed 0), and the least and greatest of the seeds "
-            "where there are several. "
-            + (f"Difference: {self.reference} less this row, {self.show[0]}, seed 0, 95 % interval of the paired "
-               "bootstrap over users, p of the randomisation test after Holm." if self.reference else ""),
+            "In percent, means over the seeds. In round brackets the 95 % interval over users, each user's figure "
+            "being the mean over the seeds; in square ones the least and the greatest seed."
+            + (f" Difference: {self.reference} less this row in {self.show[0]}, with the interval of the paired "
+               "bootstrap over users, and p of the randomisation test after Holm." if self.reference else ""),
             "",
             "| row | " + " | ".join(columns) + " | paper | difference | seeds | passes | chosen |",
             "| --- " * (len(columns) + 6) + "|",
         ]  # fmt: skip
-        against = self.differences()
+        cells = {row.name: self.cells(row.name) for row in self.rows}
+        users = {name: self.users(name, len(found)) for name, found in cells.items()}
+        against = self.differences({name: found for name, found in users.items() if found})
         for row in self.rows:
-            cells = [json.loads(path.read_text()) for path in sorted(self.folder.glob(f"{row.name}-seed*.json"))]
-            if cells:
-                asked = [[cell["test"] for cell in cells]]
-                asked += [[cell["also"][name] for cell in cells] for name in self.also]
-                shown = [_figure([one["metrics"][metric] for one in each]) for each in asked for metric in self.show]
-                chosen = ", ".join(f"{name} = {value}" for name, value in cells[0]["chosen"].items())
+            if found := cells[row.name]:
+                asked = [[cell["test"]["metrics"] for cell in found]]
+                asked += [[cell["also"][name]["metrics"] for cell in found] for name in self.also]
+                shown = [
+                    _figure([one[metric] for one in each], users[row.name].get(metric) if each is asked[0] else None)
+                    for each in asked
+                    for metric in self.show
+                ]
+                chosen = ", ".join(f"{name} = {value}" for name, value in found[0]["chosen"].items())
+                passes = ", ".join(str(cell["passes"]) for cell in found if cell["passes"])
                 lines.append(
                     f"| {row.name} | {' | '.join(shown)} | {row.published} | {against.get(row.name, '')} "
-                    f"| {len(cells)} | {cells[0]['passes'] or ''} | {chosen} |"
+                    f"| {len(found)} | {passes} | {chosen} |"
                 )
         return "\n".join(lines) + "\n"
 
-    def differences(self) -> dict[str, str]:
-        """The reference row less each other, as text; empty where ranks are not at hand."""
-        found = {row.name: self.ranks(row.name, 0) for row in self.rows}
-        found = {name: path for name, path in found.items() if path.exists()}
-        if self.reference not in found or len(found) < 2:
+    def cells(self, row: str) -> list[dict[str, Any]]:
+        """The finished cells of a row, by seed."""
+        return [json.loads(path.read_text()) for path in sorted(self.folder.glob(f"{row}-seed*.json"))]
+
+    def users(self, row: str, seeds: int) -> dict[str, Averaged]:
+        """Each shown metric of each case, averaged over the seeds; nothing where ranks are not at hand."""
+        paths = sorted(self.ranks(row, 0).parent.glob(f"{row}-seed*.npz"))
+        if not paths or len(paths) != seeds:
             return {}
-        all_ranks = {name: Evaluation.load_ranks(path) for name, path in found.items()}
-        best = all_ranks.pop(self.reference)
+        found = [Evaluation.load_ranks(path) for path in paths]
+        clusters = found[0].clusters
+        return {name: (np.mean([one.per_case[name] for one in found], axis=0), clusters) for name in self.show}
+
+    def differences(self, users: Mapping[str, Mapping[str, Averaged]]) -> dict[str, str]:
+        """The reference row less each other, as text."""
+        if self.reference not in users or len(users) < 2:
+            return {}
+        metric = self.show[0]
+        best, clusters = users[self.reference][metric]
+        pairs = {
+            name: paired(best, other[metric][0], clusters) for name, other in users.items() if name != self.reference
+        }
+        raised = holm([pair.p_randomisation for pair in pairs.values()])
         return {
             name: f"{100 * pair.difference:+.2f} ({100 * pair.low:+.2f} to {100 * pair.high:+.2f}), p {p:.3f}"
-            for name, (pair, p) in compare(best, all_ranks, self.show[0]).items()
+            for (name, pair), p in zip(pairs.items(), raised, strict=True)
         }
 
 
-def _figure(found: Sequence[Mapping[str, float]]) -> str:
+def _figure(found: Sequence[Mapping[str, float]], users: Averaged | None) -> str:
+    """Mean, interval and spread; a single seed without ranks has its own interval."""
     values = [100 * one["value"] for one in found]
-    text = f"{np.mean(values):.2f} ({100 * found[0]['low']:.2f} to {100 * found[0]['high']:.2f})"
+    text = f"{np.mean(values):.2f}"
+    if users is not None:
+        low, high = intervals(users[0][:, None], users[1])[0]
+        text += f" ({100 * low:.2f} to {100 * high:.2f})"
+    elif len(found) == 1:
+        text += f" ({100 * found[0]['low']:.2f} to {100 * found[0]['high']:.2f})"
     return text + (f" [{min(values):.2f} to {max(values):.2f}]" if len(values) > 1 else "")
 
 
