@@ -3,7 +3,7 @@
 A user's life has cycles of CYCLE events. Each begins with SHOWN events of one interest, drawn anew; then comes noise;
 once a bell rings, and the next event is of the cycle's interest again. All noise is drawn alike, and so are the
 interests of other cycles: they tell nothing. In training the bell rings at any time, so that the link can be learnt
-step by step; in the test part not before FAR events of noise. Whoever sees less than that knows no more than chance;
+step by step; in the newest rows not before FAR events of noise. Whoever sees less than that knows no more than chance;
 whoever keeps every event, or a memory of what was once dense among noise, can know. Ten cycles are a thousand events.
 """
 
@@ -19,9 +19,11 @@ CYCLE = 104
 SHOWN = 8
 """Events that show the interest."""
 FAR = 72
-"""Least number of events between those and the bell, in the test part."""
+"""Least number of events between those and the bell, from LATE_FROM on."""
 SESSION = 8
 """Events a session."""
+LATE_FROM = 0.6
+"""From this row on the bell rings late: in the test part, and in the validation part before it, where there is one."""
 
 
 def returning(rng: np.random.Generator, n_rows: int, length: int, n_items: int, k: int) -> Drawn:
@@ -39,7 +41,7 @@ def returning(rng: np.random.Generator, n_rows: int, length: int, n_items: int, 
     items[..., :SHOWN] = np.where(shown == bell, others[-1], shown).reshape(*shape, SHOWN)
     late = (np.arange(n_rows) / n_rows)[:, None]  # [R, 1] whole rows are test
     times = np.array([t for t in range(SHOWN, CYCLE - 1) if t % SESSION != SESSION - 1])  # the answer is in its session
-    rings = np.where(late < TEST_FROM, rng.choice(times, shape), rng.choice(times[times >= SHOWN + FAR], shape))
+    rings = np.where(late < LATE_FROM, rng.choice(times, shape), rng.choice(times[times >= SHOWN + FAR], shape))
     row, cycle = np.indices(shape)
     items[row, cycle, rings] = bell
     items[row, cycle, rings + 1] = pick(rng, favourites[interest.ravel()], n_items).reshape(shape)
