@@ -10,11 +10,9 @@ two rates with the exact softmax, passes included. The number of lists of the la
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
-from cells import Grid, Row
+from cells import Grid, Row, command_line
 from foretaste.data import datasets
 from foretaste.data.prepared import Prepared
 from foretaste.evaluation.protocols import LastItem, PerStep
@@ -53,14 +51,8 @@ def rows(users: bool, dwell: bool) -> list[Row]:
 
 def main() -> None:
     """Make what is asked for and write the tables: one chosen and asked by every step, one by the last item."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("log", choices=[*LOGS, *(f"{log}-dwell" for log in LOGS)])
-    parser.add_argument("rows", nargs="+")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--seeds", default="0")
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, [*LOGS, *(f"{log}-dwell" for log in LOGS)])
     prepared = datasets.apply(datasets.recipe(arguments.log), arguments.data)
-    seeds = [int(seed) for seed in arguments.seeds.split(",")]
     dwell = arguments.log.endswith("-dwell")
     made = rows(prepared.users is not None, dwell)
     wanted = [row.name for row in made if {row.name, "main", "all"} & set(arguments.rows)]
@@ -69,7 +61,7 @@ def main() -> None:
         "time_att causal" if dwell else "none", about(prepared, dwell),
         also={"last item": LastItem(unit="session")},
     )  # fmt: skip
-    grid.run(prepared, wanted, seeds)
+    grid.run(prepared, wanted, arguments.seeds)
 
 
 def about(prepared: Prepared, dwell: bool) -> str:

@@ -9,6 +9,7 @@ under version control), so that rows can be compared case by case.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -35,6 +36,17 @@ from foretaste.recommender import Recommender
 Averaged = tuple[NDArray[np.float64], NDArray[np.int64]]
 """A figure of each case, and which cases belong together."""
 RESULTS = Path(__file__).parent / "results"
+
+
+def command_line(doc: str | None, logs: Sequence[str] = ()) -> argparse.Namespace:
+    """What all of these commands are told: LOG where there are several, rows, --data and --seeds."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if logs:
+        parser.add_argument("log", choices=logs)
+    parser.add_argument("rows", nargs="+")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0])
+    return parser.parse_args()
 
 
 @dataclass(frozen=True)
@@ -95,24 +107,23 @@ class Grid:
         first = self.folder / f"{row.name}-seed0.json"
         known = json.loads(first.read_text()) if seed and first.exists() else None
         tries = list(row.tries) if known is None else [known["chosen"]]
-        scores, chosen, best, speed = [], 0, None, 0.0
+        scores = []
         for number, change in enumerate(tries):
-            one = Recommender(row.model, **{"metric": self.metric, **row.settings, **change, "seed": seed})
-            counts = one.kind.learns == "counts"
-            if not counts or len(tries) > 1:
-                one.fit(prepared, protocol=self.choose, refit=False, folder=None if counts else runs / str(number))
-                found = one.evaluate(prepared, protocol=self.choose, part=1, cutoffs=self.cutoffs)
-                scores.append(found.means()[self.metric])
-                print(f"   {dict(change)} {self.metric} {100 * scores[-1]:.3f} {_passes(one)}", flush=True)
-            else:
-                scores.append(float("nan"))
-            if best is None or scores[number] > scores[chosen]:
-                chosen, best = number, one
-        final = Recommender(row.model, **{"metric": self.metric, **row.settings, **tries[chosen], "seed": seed})
+            one = self.recommender(row, change, seed)
+            if one.kind.learns == "counts":
+                scores.append(float("nan"))  # nothing to choose
+                continue
+            one.fit(prepared, protocol=self.choose, refit=False, folder=runs / str(number))
+            assert one.result is not None
+            scores.append(max(entry["validation"][self.metric] for entry in one.result.history))
+            passes = f"after {one.result.best_epoch} of {one.result.epochs} passes"
+            print(f"   {dict(change)} {self.metric} {100 * scores[-1]:.3f} {passes}", flush=True)
+        chosen = max(range(len(tries)), key=scores.__getitem__)
+        final = self.recommender(row, tries[chosen], seed)
         counts = final.kind.learns == "counts"
         final.fit(prepared, protocol=self.choose, refit=True, folder=None if counts else runs / str(chosen))
-        if final.result and final.result.history:
-            speed = float(np.median([entry["targets_per_second"] for entry in final.result.history]))
+        history = [] if final.result is None else final.result.history
+        speed = float(np.median([entry["targets_per_second"] for entry in history])) if history else 0.0
         found = final.evaluate(prepared, protocol=self.ask, cutoffs=self.cutoffs, name=row.name)
         found.save_ranks(self.ranks(row.name, seed))
         also = {
@@ -130,7 +141,7 @@ class Grid:
             "tried": [{**change, self.metric: score} for change, score in zip(tries, scores, strict=True)],
             "chosen": dict(tries[chosen]),
             "passes": None if final.result is None else final.result.best_epoch,
-            "history": [] if final.result is None else final.result.history,
+            "history": history,
             "targets_per_second": speed,
             "weights": sum(weight.numel() for weight in final.trained.model.parameters()),
             "test": found.as_dict(),
@@ -139,6 +150,10 @@ class Grid:
             "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             "threads": torch.get_num_threads(),
         }
+
+    def recommender(self, row: Row, change: Mapping[str, Any], seed: int) -> Recommender:
+        """A new one of this row."""
+        return Recommender(row.model, **{"metric": self.metric, **row.settings, **change, "seed": seed})
 
     def ranks(self, row: str, seed: int) -> Path:
         """Where the ranks of a cell lie."""
@@ -218,7 +233,3 @@ def _figure(found: Sequence[Mapping[str, float]], users: Averaged | None) -> str
     elif len(found) == 1:
         text += f" ({100 * found[0]['low']:.2f} to {100 * found[0]['high']:.2f})"
     return text + (f" [{min(values):.2f} to {max(values):.2f}]" if len(values) > 1 else "")
-
-
-def _passes(one: Recommender) -> str:
-    return "" if one.result is None else f"after {one.result.best_epoch} of {one.result.epochs} passes"

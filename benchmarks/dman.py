@@ -11,10 +11,7 @@ events of noise; the cached segment and the last m states reach no further than 
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-from cells import Grid, Row
+from cells import Grid, Row, command_line
 from foretaste.data import datasets, splits
 from foretaste.data.simulate import known
 from foretaste.evaluation.protocols import LastItem, PerStep
@@ -64,14 +61,9 @@ def returning(seeds: list[int]) -> None:
 
 def main() -> None:
     """Make what is asked for and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="+")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--seeds", default="0")
-    arguments = parser.parse_args()
-    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    arguments = command_line(__doc__)
     if arguments.rows == ["returning"]:
-        returning(seeds)
+        returning(arguments.seeds)
         return
     prepared = datasets.apply(datasets.recipe(LOG), arguments.data)
     tables = {
@@ -87,7 +79,7 @@ def main() -> None:
             ["hr@10", "hr@50", "ndcg@100"], (10, 50, 100), "dman" if name == "main" else "",
         )  # fmt: skip
         if wanted or "table" in arguments.rows:
-            grid.run(prepared, wanted, seeds)
+            grid.run(prepared, wanted, arguments.seeds)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,11 @@ ablations N-, S- and P-, and with POP, BPR-MF and FPMC.
 
 from __future__ import annotations
 
-import argparse
 import itertools
-from pathlib import Path
 
 import numpy as np
 
-from cells import Grid, Row
+from cells import Grid, Row, command_line
 from foretaste.data import datasets
 from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import TEST
@@ -69,14 +67,8 @@ def several(prepared: Prepared) -> str:
 
 def main() -> None:
     """Make what is asked for and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("log", choices=LOGS)
-    parser.add_argument("rows", nargs="+")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--seeds", default="0")
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, LOGS)
     prepared = datasets.apply(datasets.recipe(arguments.log), arguments.data)
-    seeds = [int(seed) for seed in arguments.seeds.split(",")]
     ask = LastSession()
     for name, made in {"main": rows(), "sizes": sizes()}.items():
         wanted = [row.name for row in made if {row.name, name, "all"} & set(arguments.rows)]
@@ -86,7 +78,7 @@ def main() -> None:
             several(prepared),
         )  # fmt: skip
         if wanted or "table" in arguments.rows:
-            grid.run(prepared, wanted, seeds)
+            grid.run(prepared, wanted, arguments.seeds)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ training sessions; then the model is trained afresh on all of them and asked eve
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cells import Grid, Row
+from cells import Grid, Row, command_line
 from foretaste.data import datasets
 from foretaste.data.files import write_text
 from foretaste.evaluation.protocols import PerStep
@@ -77,17 +76,12 @@ def grid(log: str) -> Grid:
 
 def main() -> None:
     """Run the cells that are asked for, then write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("log", choices=list(PUBLISHED))
-    parser.add_argument("rows", nargs="+", choices=[*SETTINGS, "all", "table"])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--seeds", default="0")
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, list(PUBLISHED))
     made = grid(arguments.log)
     wanted = [name for name in SETTINGS if {name, "all"} & set(arguments.rows)]
     if wanted:
         prepared = datasets.apply(datasets.recipe(arguments.log), arguments.data)
-        made.run(prepared, wanted, [int(seed) for seed in arguments.seeds.split(",")])
+        made.run(prepared, wanted, arguments.seeds)
     page = "\n".join([made.table(), *reversed_pairs(arguments.log, made.folder)])
     write_text(made.folder.with_suffix(".md"), page + "\n")
     print(page)

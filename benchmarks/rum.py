@@ -10,13 +10,11 @@ left out: RUM reads its memory once a candidate, so it costs 6,360 / 200 times a
 
 from __future__ import annotations
 
-import argparse
 import itertools
-from pathlib import Path
 
 import numpy as np
 
-from cells import Grid, Row
+from cells import Grid, Row, command_line
 from foretaste.data import datasets
 from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import TEST, TRAIN, VALIDATION
@@ -86,13 +84,8 @@ def popular(prepared: Prepared) -> str:
 
 def main() -> None:
     """Make what is asked for and write both tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="+")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--seeds", default="0")
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__)
     prepared = datasets.apply(datasets.recipe(LOG), arguments.data)
-    seeds = [int(seed) for seed in arguments.seeds.split(",")]
     ask = Frozen(mask_seen=True)
     show = [f"{metric}@5" for metric in ("precision", "recall", "f1", "hr", "ndcg-fixed")]
     for name, made in {"main": rows(), "curves": curves()}.items():
@@ -103,7 +96,7 @@ def main() -> None:
             "rum-item sampled" if name == "main" else "", about,
         )  # fmt: skip
         if wanted or "table" in arguments.rows:
-            grid.run(prepared, wanted, seeds)
+            grid.run(prepared, wanted, arguments.seeds)
 
 
 if __name__ == "__main__":

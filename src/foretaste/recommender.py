@@ -84,7 +84,6 @@ class Recommender:
         if self.kind.learns == "counts":
             model.count(prepared.sequences.of_part(TRAIN, VALIDATION) if refit else prepared.sequences.of_part(TRAIN))
         else:
-            model.count(prepared.sequences.of_part(TRAIN))
             asked = protocol or (PerStep() if self.training.targets == "event" else LastSession())
             model = self._fit_by_gradient(model, prepared, asked, refit, folder, device, report)
         self._trained = Trained(self.name, model.eval(), prepared.items, prepared.users, self._facts(prepared, refit))
@@ -113,9 +112,11 @@ class Recommender:
             assert asked is not None
             return evaluate(candidate, log, asked, cutoffs=cutoffs, device=device).means()
 
+        training = log.of_part(TRAIN)
+        model.count(training)
         self.result = train(
             model,
-            log.of_part(TRAIN),
+            training,
             config,
             validate=validate if has_slice else None,
             folder=folder,
@@ -126,11 +127,10 @@ class Recommender:
             return model
         chosen = self.result.best_epoch
         model = self._new(prepared)
-        model.count(log.of_part(TRAIN, VALIDATION))
+        training = log.of_part(TRAIN, VALIDATION)
+        model.count(training)
         again = folder / "refit" if folder is not None else None
-        final = train(
-            model, log.of_part(TRAIN, VALIDATION), config, stop_after=chosen, folder=again, device=device, report=report
-        )
+        final = train(model, training, config, stop_after=chosen, folder=again, device=device, report=report)
         self.result = replace(final, best_epoch=chosen, history=self.result.history)
         return model
 

@@ -186,8 +186,7 @@ class ItemRUM(RUM):
     def forward(self, events: Events, state: State, at: Tensor | None = None) -> tuple[Query, State]:
         """Push each item into the ring (eq. 6), then answer."""
         B, T = events.shape
-        both = torch.cat([state["slots"], events.items.int()], 1)          # [B, K + T]
-        slots = both.unfold(1, self.config.slots, 1)[:, 1:]                # [B, T, K] after each event
+        slots = self._rings(events, state)                                 # [B, T, K]
         after = {"user": state["user"], "slots": slide(state["slots"], events.items.int(), events.lengths())}
         user = self.taste(state["user"])[:, None].expand(B, T, -1)         # [B, T, D]
         return (self._ask(user, slots) if at is None else self._ask(user[at], slots[at])), after
@@ -195,6 +194,11 @@ class ItemRUM(RUM):
     def query(self, state: State, now: Tensor | None = None) -> Query:
         """From the ring as it stands."""
         return self._ask(self.taste(state["user"])[:, None], state["slots"][:, None])  # [B, 1, ...]
+
+    def _rings(self, events: Events, state: State) -> Tensor:
+        """The slots after each event, newest last: [B, T, K]"""
+        both = torch.cat([state["slots"], events.items.int()], 1)          # [B, K + T]
+        return both.unfold(1, self.config.slots, 1)[:, 1:]                 # [B, T, K]
 
     def _ask(self, user: Tensor, slots: Tensor) -> Query:
         return {"user": user, "memory": self.item(slots), "filled": slots > 0}  # [..., D], [..., K, D], [..., K]
@@ -210,8 +214,7 @@ class ItemRUM(RUM):
     def explain(self, events: Events, state: State, items: Tensor | None = None) -> dict[str, Tensor]:
         """"attention" [B, T, C, K]: z of each candidate over "items" [B, T, K], the ids in the slots, newest last."""
         query, _ = self(events, state)
-        both = torch.cat([state["slots"], events.items.int()], 1)          # [B, K + T]
-        slots = both.unfold(1, self.config.slots, 1)[:, 1:]                # [B, T, K]
+        slots = self._rings(events, state)                                 # [B, T, K]
         q = self.item.weight[1:] if items is None else self.item(items)    # [C, D]
         match = query["memory"] @ q.T                                      # [B, T, K, C]
         z = self.attend(q, match, query["filled"]) * query["filled"][..., None]  # [B, T, K, C]
@@ -249,7 +252,7 @@ class FeatureRUM(RUM):
         B, T = events.shape
         asked = torch.ones_like(events.mask) if at is None else at         # [B, T]
         place, row = asked.T.nonzero(as_tuple=True)                        # [N], [N] one event after the other
-        who = torch.split(row, asked.sum(0).tolist())                             # T of [n]
+        who = torch.split(row, asked.sum(0).tolist())                      # T of [n]
         memory, kept = state["memory"], [state["memory"][:0]]
         for first in range(0, T, SLAB):
             piece = events.cut(first, first + SLAB)                        # [B, S]

@@ -125,7 +125,7 @@ def run(
 
 def _run(lstm: nn.LSTM, inputs: Tensor, lengths: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """The same without `starts`: lengths [B]. Rows of one length run together, and one that has ended takes no part in
-    what follows, so its cell is its own. (PyTorch's packed sequences do the same, several times slower.)
+    what follows, so its cell is its own, as in PyTorch's packed sequences.
     """
     order = lengths.argsort(descending=True, stable=True)                  # [B] the longest first
     sizes, back = lengths[order], order.argsort()                          # [B], [B]

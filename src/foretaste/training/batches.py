@@ -13,7 +13,7 @@ with negatives; so no loss and no sampler looks into the events.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -74,10 +74,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same step on another device."""
-        moved = (part.to(device) for part in (self.at, self.targets, self.users))
-        at, targets, users = moved
-        blank, rows, owners = (part.to(device) for part in (self.blank, self.rows, self.owners))
-        return Batch(self.events.to(device), at, targets, users, self.fresh, blank, rows, owners, self.places)
+        names = ("events", "at", "targets", "users", "blank", "rows", "owners")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 def batches(

@@ -11,8 +11,8 @@ What was chosen:
 - The cells are PyTorch's. Initial weights: uniform within 1 / sqrt(H), its own choice for them; bias of items 0.
 - `scope="user"` runs through all of a user's sessions without a break; the default starts afresh in each.
 
-The LSTM's cell at a row's own end is not among its outputs, so rows of unlike length are packed for it; a GRU's state
-is its output, and it runs over the padding, which is faster.
+The LSTM's cell at a row's own end is not among its outputs, so its rows run by length (`triangle.run`). A GRU's state
+is its output, and it runs over the padding.
 
 State, H = 100: h 0.4 kB; the LSTM also its cell, 0.8 kB. One event: O(H (D + H)).
 """
@@ -25,11 +25,11 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from foretaste.config import Config as Settings
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.layers import at_length
+from foretaste.models.triangle import run
 
 
 class Recurrent(SequenceModel):
@@ -96,31 +96,23 @@ class Recurrent(SequenceModel):
         """One run over every row (see `SequenceModel.forward`)."""
         embedded = self.item(events.items)                                 # [B, T, D]
         embedded = nn.functional.dropout(embedded, self.config.embedding_dropout, self.training)
-        hidden, after = self._run(embedded, state, events.lengths())       # [B, T, H]
+        hidden, after = self._run(embedded, state, events.mask)            # [B, T, H]
         return self._ask(hidden if at is None else hidden[at]), after      # [B, T, .] or [N, .]
 
     def query(self, state: State, now: Tensor | None = None) -> Query:
         """The same answer from the state alone. Before any event all items tie, but for their bias."""
         return self._ask(state["h"])[:, None]                              # [B, 1, D or H]
 
-    def _run(self, embedded: Tensor, state: State, lengths: Tensor) -> tuple[Tensor, State]:
+    def _run(self, embedded: Tensor, state: State, mask: Tensor) -> tuple[Tensor, State]:
         """h after each event [B, T, H], and the state after each row's last real one."""
-        B, T, _ = embedded.shape
-        some = lengths.nonzero()[:, 0]                                     # [b] rows that have an event
-        if not len(some):
-            return embedded.new_zeros(B, T, self.config.hidden_size), state
-        if self.config.cell == "gru":
-            hidden, _ = self.cell(embedded, state["h"][None])              # [B, T, H]
-            return hidden, {"h": at_length(hidden, state["h"], lengths)}
-        h, c = state["h"][None], state["c"][None]                          # [1, B, H]
-        if bool((lengths == T).all()):
-            hidden, (h, c) = self.cell(embedded, (h, c))
-            return hidden, {"h": h[0], "c": c[0]}
-        packed = pack_padded_sequence(embedded[some], lengths[some].cpu(), batch_first=True, enforce_sorted=False)
-        run, (h, c) = self.cell(packed, (h[:, some], c[:, some]))
-        run, _ = pad_packed_sequence(run, batch_first=True, total_length=T)  # [b, T, H]
-        hidden = run.new_zeros(B, T, run.shape[-1]).index_copy(0, some, run)  # [B, T, H]
-        return hidden, {"h": state["h"].index_copy(0, some, h[0]), "c": state["c"].index_copy(0, some, c[0])}
+        if isinstance(self.cell, nn.LSTM):
+            never = torch.zeros_like(mask)                                 # [B, T] no row starts afresh inside
+            hidden, c = run(self.cell, embedded, mask, never, state["h"], state["c"])  # [B, T, H], [B, H]
+            return hidden, {"h": at_length(hidden, state["h"], mask.sum(1)), "c": c}
+        if not embedded.shape[1]:
+            return embedded.new_zeros(*mask.shape, self.config.hidden_size), state  # [B, 0, H]
+        hidden, _ = self.cell(embedded, state["h"][None])                  # [B, T, H]
+        return hidden, {"h": at_length(hidden, state["h"], mask.sum(1))}
 
     def _ask(self, hidden: Tensor) -> Tensor:
         hidden = nn.functional.dropout(hidden, self.config.output_dropout, self.training)  # [..., H]
