@@ -23,8 +23,8 @@ from foretaste.evaluation.protocols import Frozen
 from foretaste.models.baselines.pop import Pop
 
 LOG = "amazon-instant-video-rum"
-COMMON = {"embedding_size": 50, "epochs": 100, "patience": 8, "batch": 256}
-TRIES = [{"learning_rate": rate, "l2": l2} for rate, l2 in itertools.product((0.002, 0.005), (0.003, 0.03, 0.1))]
+COMMON = {"embedding_size": 50, "epochs": 150, "patience": 30, "batch": 256}
+TRIES = [{"learning_rate": rate, "l2": l2} for rate, l2 in itertools.product((0.003, 0.01), (0.01, 0.1, 0.3))]
 LOSSES = {
     "bce": {"loss": "bce", "negatives": 1},
     "bpr": {"loss": "bpr", "negatives": 1},

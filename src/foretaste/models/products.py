@@ -18,7 +18,8 @@ Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """a @ b.T + bias for a [M, K], b [N, K], bias [N] -> [M, N]; without autograd."""
-    onednn = onednn_product() if a.dtype == torch.float32 and a.device.type == "cpu" else None
+    here = a.device.type == "cpu" and (a.dtype == torch.float32 or (a.dtype == torch.bfloat16 and b.is_contiguous()))
+    onednn = onednn_product() if here else None
     if onednn is not None:
         return onednn(a, b, bias)                                          # [M, N]
     return a @ b.T if bias is None else torch.addmm(bias, a, b.T)          # [M, N]

@@ -92,6 +92,10 @@ def hinge(positive: Tensor, negative: Tensor, real: Tensor, margin: float = 1.0,
     return torch.where(real, gap, 0).amax(1) if adaptive else _mean(gap, real)
 
 
+PRECISIONS = ("float32", "bfloat16")
+"""What the softmax multiplies: see `softmax.py`. A model without an item matrix scores as it does, in float32."""
+
+
 @dataclass(frozen=True)
 class Loss:
     """An entry of the registry."""
@@ -107,7 +111,7 @@ class Loss:
 
 
 LOSSES: Mapping[str, Loss] = {
-    "softmax": Loss("catalogue", "exact cross-entropy over all items"),
+    "softmax": Loss("catalogue", "exact cross-entropy over all items", options={"precision": "float32"}),
     "sampled_softmax": Loss(
         "negatives", "cross-entropy over sampled items, with the logQ correction", sampled_softmax, {"correct": "both"}
     ),
@@ -157,7 +161,7 @@ def loss_of(
     if rows is not None:
         query = query_rows(query, rows)
     if spec.rows is None:
-        return _full_softmax(model, query, targets, weights)
+        return _full_softmax(model, query, targets, weights, **{**spec.options, **options})
     if negatives is None:
         raise ConfigError(f"loss '{name}' compares the target with sampled items: set negatives to at least 1")
     target = (targets + 1)[:, None]  # [N, 1]
@@ -172,9 +176,13 @@ def loss_of(
     return weighted_mean(spec.rows(positive, negative, real, **given), weights)
 
 
-def _full_softmax(model: SequenceModel, query: Query, targets: Tensor, weights: Tensor | None) -> Tensor:
+def _full_softmax(
+    model: SequenceModel, query: Query, targets: Tensor, weights: Tensor | None, precision: str
+) -> Tensor:
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision = '{precision}'; {nearest(precision, PRECISIONS)}")
     if isinstance(query, Tensor) and type(model).item_matrix is not SequenceModel.item_matrix:
-        return catalogue_cross_entropy(query, model.item_matrix(), targets, model.item_bias(), weights)
+        return catalogue_cross_entropy(query, model.item_matrix(), targets, model.item_bias(), weights, precision=precision)
     return score_cross_entropy(model.score, query, model.n_items, targets, weights)
 
 

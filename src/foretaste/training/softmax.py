@@ -17,6 +17,11 @@ tiles of about 4,096 items, the gradient of E summed transposed, so that it adds
 products go to oneDNN where PyTorch has it: its float32 product is as exact as MKL's, and on the AMD processor that the
 figures come from it is 2.5 times as fast.
 
+`precision="bfloat16"` takes the three products of each tile from inputs rounded to 8 bits; what they sum to, the
+exponentials, the weights and their gradients stay in float32. Where the processor multiplies bfloat16 natively it is about
+twice as fast. Its bound, tested: each score is off by at most 2^-7 of |q| |e|, so the loss is off by no more than that,
+and the gradients by 2 % of their norm. It trains; it is no reference.
+
 Letters: N rows, R rows of a block, D item embedding, I items, J items of a tile, G tiles, E the item matrix.
 """
 
@@ -48,6 +53,7 @@ def catalogue_cross_entropy(
     *,
     block_rows: int | None = None,
     block_items: int | None = None,
+    precision: str = "float32",
 ) -> Tensor:
     """Mean of -log softmax(queries @ matrix.T + bias)[target], as a scalar with gradients.
 
@@ -60,6 +66,7 @@ def catalogue_cross_entropy(
             gradient.
         block_rows: rows at a time; by default as many as keep the waiting probabilities small.
         block_items: items of a tile.
+        precision: "float32" leaves the types as they are; "bfloat16" rounds what goes into the products.
 
     Gradients exist to the first order only, and only where they are asked for: without any (evaluation, `no_grad`) a
     third of the work is done.
@@ -69,8 +76,9 @@ def catalogue_cross_entropy(
     wants = torch.is_grad_enabled()  # inside `forward` it never is
     with torch.autocast(queries.device.type, enabled=False):
         loss: Tensor = _CatalogueCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            queries.to(matrix.dtype).contiguous(), matrix.contiguous(), bias, share, targets, rows, columns, wants
-        )
+            queries.to(matrix.dtype).contiguous(), matrix.contiguous(), bias, share, targets, rows, columns, wants,
+            torch.bfloat16 if precision == "bfloat16" else matrix.dtype,
+        )  # fmt: skip
     return loss
 
 
@@ -145,8 +153,10 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         rows: int,
         columns: int,
         wants: bool,
+        dtype: torch.dtype,
     ) -> Tensor:
         n, depth = queries.shape
+        rounded = matrix.to(dtype)  # [I, D], itself where nothing is to be rounded
         need_query, need_matrix, need_bias = (wants and need for need in ctx.needs_input_grad[:3])  # type: ignore[attr-defined]
         tiles = [slice(start, min(start + columns, len(matrix))) for start in range(0, len(matrix), columns)]
         loss = queries.new_zeros(())
@@ -159,10 +169,10 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
             hit = (q * matrix[own]).sum(1) + (0 if bias is None else bias[own])  # [R]
             inside, sums, pulls = [], [], []
             for tile in tiles:
-                p, log_sum = _softmax_of_tile(q, matrix[tile], None if bias is None else bias[tile])
+                p, log_sum = _softmax_of_tile(q.to(dtype), rounded[tile], None if bias is None else bias[tile])
                 sums.append(log_sum)
                 if need_query:
-                    pulls.append(product(p, matrix[tile].T))  # [R, D]
+                    pulls.append(product(p, rounded[tile].T).to(q.dtype))  # [R, D]
                 if grad is not None:
                     inside.append(p)  # [R, J]
             each = torch.stack(sums)  # [G, R] lse of each tile
@@ -175,7 +185,7 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
             if grad is not None:
                 factor = _factors(q, need_matrix, need_bias)  # [width, R]
                 for tile, p, s in zip(tiles, inside, scale, strict=True):
-                    grad[:, tile] += product(factor * s, p.T)  # [width, J]
+                    grad[:, tile] += product((factor * s).to(dtype), p.T)  # [width, J]
                 grad.index_add_(1, own, factor * part, alpha=-1)
         grad_matrix = grad[:depth].T if grad is not None and need_matrix else None  # [I, D]
         grad_bias = grad[-1] if grad is not None and need_bias else None  # [I]
@@ -188,7 +198,7 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         grads: tuple[Tensor | None, ...] = ctx.saved_tensors  # type: ignore[attr-defined]
         if by_loss.device.type != "cpu" or by_loss != 1:  # spares a pass over [I, D]
             grads = tuple(None if grad is None else grad * by_loss for grad in grads)
-        return (*grads, None, None, None, None, None)
+        return (*grads, None, None, None, None, None, None)
 
 
 def _softmax_of_tile(q: Tensor, rows: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -196,10 +206,14 @@ def _softmax_of_tile(q: Tensor, rows: Tensor, bias: Tensor | None) -> tuple[Tens
 
     The largest probability of a row is exp(max - lse), at least 1 / J: its logarithm is always finite.
     """
-    scores = product(q, rows, bias)  # [R, J]
+    if q.dtype == torch.bfloat16:
+        scores = product(q, rows).float()  # [R, J]
+        scores = scores if bias is None else scores.add_(bias)
+    else:
+        scores = product(q, rows, bias)  # [R, J]
     largest = scores.amax(1)  # [R]
     p = torch.softmax(scores, 1, out=scores) if scores.device.type == "cpu" else torch.softmax(scores, 1)  # [R, J]
-    return p, largest - p.amax(1).log()
+    return p.to(q.dtype), largest - p.amax(1).log()
 
 
 def _factors(q: Tensor, matrix: bool, bias: bool) -> Tensor:
