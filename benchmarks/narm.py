@@ -72,7 +72,8 @@ def grid(log: str) -> Grid:
     rows = []
     for name, settings in SETTINGS.items():
         published = "{:.2f} / {:.2f}".format(*PUBLISHED[log][name]) if name in PUBLISHED[log] else ""
-        rows.append(Row(name, "narm", {**({} if name == "paper" else SCHEDULE), **settings}, tries(log, name), published))
+        schedule = {} if name == "paper" else SCHEDULE
+        rows.append(Row(name, "narm", {**schedule, **settings}, tries(log, name), published))
     ask, about = PerStep(), ORDER if log == "diginetica" else ""
     return Grid("narm", log, rows, ask, ask, "recall@20", ["recall@20", "mrr@20"], reference="hybrid-100", about=about)
 

@@ -24,7 +24,7 @@ from foretaste.models.baselines.pop import Pop
 
 LOG = "amazon-instant-video-rum"
 COMMON = {"embedding_size": 50, "epochs": 150, "patience": 30, "batch": 256}
-TRIES = [{"learning_rate": rate, "l2": l2} for rate, l2 in itertools.product((0.003, 0.01), (0.01, 0.1, 0.3))]
+TRIES = [{"learning_rate": rate, "l2": l2} for rate, l2 in itertools.product((0.003, 0.01), (0.001, 0.01, 0.1))]
 LOSSES = {
     "bce": {"loss": "bce", "negatives": 1},
     "bpr": {"loss": "bpr", "negatives": 1},

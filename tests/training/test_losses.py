@@ -244,6 +244,8 @@ def test_what_cannot_be_meant_is_said_in_a_sentence() -> None:
         loss_of("hinge", model, query, targets, pool(torch.tensor([3]), 3), margn=2)
     with pytest.raises(ConfigError, match="'twice'"):
         loss_of("sampled_softmax", model, query, targets, pool(torch.tensor([3]), 3), correct="twice")
+    with pytest.raises(ConfigError, match="'bfloat61'; did you mean 'bfloat16'"):
+        loss_of("softmax", model, query, targets, precision="bfloat61")
 
 
 @pytest.mark.parametrize("kind", [Vector, Reader])

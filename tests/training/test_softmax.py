@@ -70,6 +70,22 @@ def test_float32_is_as_exact_as_plain_cross_entropy() -> None:
         assert (mine - exact).abs().max() <= 2 * (theirs - exact).abs().max() + 1e-9
 
 
+@pytest.mark.parametrize(("d", "items", "scale"), [(8, 50, 1.0), (64, 3000, 0.3), (100, 9000, 1.0)])
+def test_bfloat16_stays_within_its_bound(d: int, items: int, scale: float) -> None:
+    q, e, b, t, w = sample(150, d, items, torch.float32)
+    q, e = (scale * q).detach().requires_grad_(), e
+    for row in range(0, 150, 50):
+        one = slice(row, row + 1)
+        exact = catalogue_cross_entropy(q[one], e, t[one], b)
+        bound = 2**-7 * float((q[one].norm() * e.norm(dim=1).max()).detach()) + 2**-8
+        assert abs(float(catalogue_cross_entropy(q[one], e, t[one], b, precision="bfloat16") - exact)) <= bound
+    wanted = torch.autograd.grad(catalogue_cross_entropy(q, e, t, b, w), (q, e, b))
+    found = torch.autograd.grad(catalogue_cross_entropy(q, e, t, b, w, precision="bfloat16"), (q, e, b))
+    for exact, ours in zip(wanted, found, strict=True):
+        assert ours.dtype == torch.float32
+        assert (ours - exact).norm() <= 0.02 * exact.norm()
+
+
 @pytest.mark.parametrize("wanted", [(True, False, False), (False, True, False), (False, False, True)])
 def test_only_what_is_asked_gets_a_gradient(wanted: tuple[bool, ...]) -> None:
     q, e, b, t, _ = sample(4, 3, 11)

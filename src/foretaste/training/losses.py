@@ -182,7 +182,8 @@ def _full_softmax(
     if precision not in PRECISIONS:
         raise ConfigError(f"precision = '{precision}'; {nearest(precision, PRECISIONS)}")
     if isinstance(query, Tensor) and type(model).item_matrix is not SequenceModel.item_matrix:
-        return catalogue_cross_entropy(query, model.item_matrix(), targets, model.item_bias(), weights, precision=precision)
+        matrix, bias = model.item_matrix(), model.item_bias()
+        return catalogue_cross_entropy(query, matrix, targets, bias, weights, precision=precision)
     return score_cross_entropy(model.score, query, model.n_items, targets, weights)
 
 

@@ -18,9 +18,9 @@ products go to oneDNN where PyTorch has it: its float32 product is as exact as M
 figures come from it is 2.5 times as fast.
 
 `precision="bfloat16"` takes the three products of each tile from inputs rounded to 8 bits; what they sum to, the
-exponentials, the weights and their gradients stay in float32. Where the processor multiplies bfloat16 natively it is about
-twice as fast. Its bound, tested: each score is off by at most 2^-7 of |q| |e|, so the loss is off by no more than that,
-and the gradients by 2 % of their norm. It trains; it is no reference.
+exponentials, the weights and their gradients stay in float32. Where the processor multiplies bfloat16 natively it is
+the faster, the more so the larger D. Its bound, tested: a score is off by at most 2^-7 |q| |e|, so a row's loss by no
+more than that plus 2^-8, and the gradients by 2 % of their norm. It trains; it is no reference.
 
 Letters: N rows, R rows of a block, D item embedding, I items, J items of a tile, G tiles, E the item matrix.
 """
