@@ -38,7 +38,7 @@ SHORT, LONG, STEPS = 10, 10_000, 400
 N_ITEMS, N_USERS = 10_000, 1_000
 EXPECTED = {
     "narm": "7.6 kB", "rum-item": "80 B", "rum-feature": "4 kB", "lsamn": "0.8 kB at d = 100", "dman": "61 kB",
-    "asars": "2.0 kB",
+    "asars": "2.0 kB", "gru4rec": "0.4 kB",
 }  # fmt: skip
 """Bytes of state a user that the equations alone ask for."""
 RESULT = Path(__file__).parent / "results" / "online_step.json"

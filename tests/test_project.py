@@ -36,7 +36,19 @@ MAY_IMPORT = {
     "evaluation": {"data", "models"},
     "training": {"data", "models", "evaluation"},
     "recommender": {"data", "models", "evaluation", "training", "retrieval"},
-    "compare": {"data", "models", "evaluation", "training", "retrieval", "recommender"},
+    "spaces": set[str](),
+    "words": {"data", "evaluation"},
+    "compare": {
+        "data",
+        "models",
+        "evaluation",
+        "training",
+        "retrieval",
+        "recommender",
+        "spaces",
+        "words",
+        "inspection",
+    },
 }
 """Part of the package -> the parts that it may import. A part that is not listed (the command line, the public names in
 `__init__`) may import all of them, and nobody may import it but others like it."""

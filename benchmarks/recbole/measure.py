@@ -1,4 +1,4 @@
-"""The yardstick: how fast RecBole 1.2.1 trains and ranks with NARM on this machine.
+"""The yardstick: how fast RecBole 1.2.1 trains and ranks with NARM, or with GRU4Rec, on this machine.
 
 Run it inside RecBole's own environment (README.md beside this file); Foretaste is not imported. RecBole is used as its
 users do: Config, create_dataset, data_preparation, its Trainer. Its own `_train_epoch` and `evaluate` do the work that
@@ -42,7 +42,8 @@ except ImportError as error:
 SIZES = {
     "embedding_size": 64,
     "hidden_size": 128,
-    "n_layers": 1,
+    "n_layers": 1,  # NARM's
+    "num_layers": 1,  # GRU4Rec's
     "MAX_ITEM_LIST_LENGTH": 50,
     "train_batch_size": 512,
     "loss_type": "CE",
@@ -113,13 +114,13 @@ def busy_seconds() -> float:
 
 
 def measure(name: str, settings: dict[str, Any], folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Prepare, train and rank one log with RecBole's NARM. Runs in a fresh process, inside a scratch folder."""
+    """Prepare, train and rank one log with a model of RecBole's. Runs in a fresh process, inside a scratch folder."""
     sys.argv = sys.argv[:1]  # RecBole would read our command line as settings of its own
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(arguments.threads)
     with contextlib.chdir(folder):  # RecBole writes logs and checkpoints where it stands
-        config = Config(model="NARM", dataset=name, config_dict=SIZES | EVALUATION | QUIET | settings)
+        config = Config(model=arguments.model, dataset=name, config_dict=SIZES | EVALUATION | QUIET | settings)
         init_seed(config["seed"], config["reproducibility"])
         with Phase() as preparing:
             dataset = create_dataset(config)
@@ -243,7 +244,8 @@ def show(figures: dict[str, Any]) -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measure RecBole's NARM: preparing, training, ranking.")
+    parser = argparse.ArgumentParser(description="Measure a model of RecBole's: preparing, training, ranking.")
+    parser.add_argument("--model", choices=("NARM", "GRU4Rec"), default="NARM", help="which (default: NARM)")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--all", action="store_true", help="both logs")
     what.add_argument("--only", choices=("ml-100k", "diginetica"), help="one of the two")
@@ -265,7 +267,11 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    result: dict[str, Any] = {"what": "RecBole NARM, full softmax", **machine(arguments.threads), "sizes": SIZES}
+    result: dict[str, Any] = {
+        "what": f"RecBole {arguments.model}, full softmax",
+        **machine(arguments.threads),
+        "sizes": SIZES,
+    }
     result["logs"] = {}
     for name in ("ml-100k", "diginetica") if arguments.all else (arguments.only,):
         with tempfile.TemporaryDirectory() as scratch:

@@ -58,7 +58,7 @@ def demo(*, simulated: Flag = False, json: Json = False) -> None:
     """
     from foretaste.demo import run
 
-    _show(*run(simulated=simulated), json)
+    show(*run(simulated=simulated), json)
 
 
 @app.command
@@ -109,13 +109,13 @@ def prepare(
         if columns != options.NO_COLUMNS or steps != options.NO_STEPS or split or validation:
             raise ConfigError("prepare: columns, sessions, filters and split stand in the recipe; change them there")
         prepared = datasets.apply(datasets.recipe(recipe), *source, folder=out, rejected=rejected, strict=strict)
-        _show(prepared.manifest, f"{prepared.report()}\n\n{datasets.comparison(prepared)}", json)
+        show(prepared.manifest, f"{prepared.report()}\n\n{datasets.comparison(prepared)}", json)
         return
     if len(source) != 1:
         raise ConfigError(f"prepare: give one log, not {len(source)}; for several files a pattern, or a recipe")
     log = steps.take(columns.read(source[0], rejected=rejected, strict=strict))
     prepared = log.prepare(*words.parts_of(split, validation, log.has), folder=out)
-    _show(prepared.manifest, prepared.report(), json)
+    show(prepared.manifest, prepared.report(), json)
 
 
 @app.command
@@ -174,7 +174,7 @@ def train(
     recommender.save(out)
     forget(run)
     facts, _ = trained_facts(recommender.trained)
-    _show({"saved": str(out), **facts}, f"saved: {out}", json)
+    show({"saved": str(out), **facts}, f"saved: {out}", json)
 
 
 @app.command
@@ -199,7 +199,7 @@ def evaluate(
     run
         A saved recommender.
     data
-        The prepared folder it was trained from.
+        The folder it was trained from.
     protocol
         per-step, last-item, last-session, frozen, living or product; options as in last-item:unit=user,mask_seen=true.
     cutoffs
@@ -218,7 +218,12 @@ def evaluate(
     found = recommender.evaluate(log, protocol=asked, part=number, cutoffs=cutoffs, progress=Ranked())
     if out is not None:
         found.save_ranks(out)
-    _show(found.as_dict(), found.table(), json)
+    show(found.as_dict(), found.table(), json)
+
+
+app.command("foretaste.commands.compare:compare", name="compare")
+app.command("foretaste.commands.compare:tune", name="tune")
+app.command("foretaste.commands.reproduce:reproduce", name="reproduce")
 
 
 @app.command
@@ -251,7 +256,7 @@ def recommend(
 
     recommender = Recommender.load(run)
     ids, given = words.ids(history, recommender.trained.items), beside.given(recommender.trained.users)
-    _show(*answered(recommender, ids, k, explain=explain, **given), json)
+    show(*answered(recommender, ids, k, explain=explain, **given), json)
 
 
 @app.command
@@ -262,35 +267,20 @@ def models(*, json: Json = False) -> None:
     """
     from foretaste.inspection import inspect_models
 
-    _show(*inspect_models(), json)
+    show(*inspect_models(), json)
 
 
-@app.command
-def inspect(source: str, /, *, columns: Columns = options.NO_COLUMNS, json: Json = False) -> None:
-    """What a log is like: sizes, lengths, repeats, popularity, and what could not be used.
-
-    Example: `foretaste inspect clicks.csv --session session_id --item item_id --time timestamp`
-
-    Parameters
-    ----------
-    source
-        A log, or a folder written by `foretaste prepare`, or a saved recommender.
-    """
-    from foretaste.inspection import inspect_folder, inspect_log, is_ours
-
-    _show(*(inspect_folder(Path(source)) if is_ours(source) else inspect_log(columns.read(source))), json)
+app.command("foretaste.commands.inspect:inspect", name="inspect")
 
 
 @app.command
 def doctor(*, json: Json = False) -> None:
-    """Versions and hardware, for a bug report.
-
-    Example: `foretaste doctor`
-    """
+    """Versions and hardware, for a bug report. Example: `foretaste doctor`"""
     from foretaste.inspection import environment
 
-    _show(*environment(), json)
+    show(*environment(), json)
 
 
-def _show(facts: dict[str, Any], text: str, as_json: bool) -> None:
+def show(facts: dict[str, Any], text: str, as_json: bool) -> None:
+    """The result on standard output: text, or one JSON object."""
     print(json.dumps(facts, ensure_ascii=False, default=str) if as_json else text, flush=True)

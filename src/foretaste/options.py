@@ -45,6 +45,8 @@ class Columns:
     """Column of the log's own split, for --split given."""
     title: str | None = None
     """Column of item titles, shown with recommendations."""
+    category: str | None = None
+    """Column of categories, of the event or its item; `foretaste inspect` counts repeats of them too."""
     names: str | None = None
     """Names of the columns of a CSV without a header, as session_id,item_id,timestamp."""
 
@@ -61,7 +63,10 @@ class Columns:
         given = {name: getattr(self, name) for name in ("item", "user", "session", "time", "order", "session_order")}
         title = {} if self.title is None else {"title": self.title}
         names = None if self.names is None else self.names.split(",")
-        return EventLog.read(source, **given, split=self.split_column, item_columns=title, names=names, **options)
+        more = {} if self.category is None else {"category": self.category}
+        return EventLog.read(
+            source, **given, split=self.split_column, item_columns=title, columns=more, names=names, **options
+        )
 
 
 NO_COLUMNS = Columns()

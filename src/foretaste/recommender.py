@@ -130,7 +130,7 @@ class Recommender:
         training = log.of_part(TRAIN, VALIDATION)
         model.count(training)
         again = folder / "refit" if folder is not None else None
-        final = train(model, training, config, stop_after=chosen, folder=again, device=device, report=report)
+        final = train(model, training, config, like=self.result, folder=again, device=device, report=report)
         self.result = replace(final, best_epoch=chosen, history=self.result.history)
         return model
 
@@ -194,14 +194,7 @@ class Recommender:
 
     def _check_needs(self, prepared: Prepared) -> None:
         """Say before training what the model needs and the log lacks."""
-        log = prepared.sequences
-        has = {
-            "users": prepared.users is not None,
-            "times": log.times is not None,
-            "sessions": log.n_sessions > log.n_users or prepared.users is None,
-            "dwell": "dwell" in log.columns,
-        }
-        lacking = sorted(need for need in self.kind.needs_of(self.config) if not has[need])
+        lacking = sorted(self.kind.needs_of(self.config) - prepared.offers)
         if lacking:
             raise NeedsError(f"model '{self.name}' needs {' and '.join(lacking)}, which this log does not have")
 

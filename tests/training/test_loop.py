@@ -18,6 +18,7 @@ from foretaste.errors import ConfigError, SavedFileError, TrainingError
 from foretaste.models.contract import seeded
 from foretaste.models.narm import NARM
 from foretaste.training.batches import batches, count_targets
+from foretaste.training.checkpoint import read_tensors, write_tensors
 from foretaste.training.loop import TrainConfig, train
 
 SMALL = NARM.Config(embedding_size=8, hidden_size=8)
@@ -157,19 +158,23 @@ from foretaste.training.loop import train
 from safetensors.torch import save_file
 model = new_model()
 slow = float(sys.argv[3])
-train(model, log_of(random_rows(250)), KILLED, folder=Path(sys.argv[1]), report=lambda facts: time.sleep(slow),
+config = KILLED.with_(parallel=int(sys.argv[4]))
+train(model, log_of(random_rows(250)), config, folder=Path(sys.argv[1]), report=lambda facts: time.sleep(slow),
       validate=lambda m: {"recall@20": -float(m.v.detach().abs().sum())})
 save_file(model.state_dict(), str(Path(sys.argv[1]) / "final.safetensors"))
 """
 KILLED = TrainConfig(epochs=2, batch=32, checkpoint_seconds=0.02, schedule="cosine", average=0.9, patience=9)
 
 
-def test_a_run_killed_again_and_again_ends_with_the_same_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parallel", [0, 11])
+def test_a_run_killed_again_and_again_ends_with_the_same_weights(tmp_path: Path, parallel: int) -> None:
     root = str(Path(__file__).parents[2])
 
     def start(folder: Path, slow: float) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen([sys.executable, "-c", RUN, str(folder), root, str(slow)], env=environment)
+        return subprocess.Popen(
+            [sys.executable, "-c", RUN, str(folder), root, str(slow), str(parallel)], env=environment
+        )
 
     assert start(tmp_path / "whole", 0.0).wait() == 0
     checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
@@ -189,6 +194,19 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights(tmp_path: Path)
     for name, value in whole.items():
         assert torch.equal(value, killed[name]), name
     assert (tmp_path / "killed" / "log.jsonl").read_text().count("\n") == 2
+
+
+def test_a_checkpoint_from_before_a_setting_existed_goes_on(tmp_path: Path) -> None:
+    """What the file does not name stood at its default."""
+    log, config = log_of(random_rows()), TrainConfig(epochs=1)
+    train(new_model(), log, config, folder=tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    tensors, facts = read_tensors(path)
+    del facts["config"]["parallel"], facts["config"]["before"]
+    write_tensors(path, tensors, facts)
+    assert train(new_model(), log, config, folder=tmp_path).epochs == 1
+    with pytest.raises(ConfigError, match="other settings"):
+        train(new_model(), log, config.with_(parallel=3), folder=tmp_path)
 
 
 def test_a_folder_of_another_run_or_a_broken_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from foretaste.training.losses import LOSSES, loss_of
 from foretaste.training.negatives import Negatives
 from foretaste.training.softmax import score_cross_entropy
 
-SAMPLED = {name: loss for name, loss in LOSSES.items() if loss.rows is not None}
+SAMPLED = {name: loss for name, loss in LOSSES.items() if loss.needs == "negatives"}
 
 
 def sigma(x: float) -> float:

@@ -78,6 +78,18 @@ class Prepared:
             self._vocabularies[name] = found
         return self._vocabularies[name]
 
+    @property
+    def offers(self) -> frozenset[str]:
+        """What a model may need and this log has: any of "users", "times", "sessions", "dwell"."""
+        log, users = self.sequences, "users" in self.manifest["vocabularies"]
+        has = {
+            "users": users,
+            "times": log.times is not None,
+            "sessions": log.n_sessions > log.n_users or not users,
+            "dwell": "dwell" in log.columns,
+        }
+        return frozenset(name for name, there in has.items() if there)
+
     def part(self, *parts: int) -> Sequences:
         """Only the events of these parts: `prepared.part(TRAIN, VALIDATION)`."""
         return self.sequences.of_part(*parts)

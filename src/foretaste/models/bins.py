@@ -41,9 +41,9 @@ class TimeBins(nn.Module):
     def fit(self, seconds: NDArray[np.float64]) -> None:
         """Choose width and number from the training log's own gaps."""
         inside = np.clip(np.nan_to_num(seconds.astype(np.float64)), 0, self.longest)  # [n]
-        width = max(scott_width(inside), 1.0)
+        width, number = scott_bins(inside, self.most)
         self.width.fill_(width)
-        self.number.fill_(min(math.floor(inside.max(initial=0) / width) + 1, self.most))
+        self.number.fill_(number)
 
     def forward(self, seconds: Tensor, first: Tensor) -> Tensor:
         """Bin numbers [B, T] int64 of `seconds` [B, T]; START where `first`. Less than nothing counts as nothing."""
@@ -52,11 +52,19 @@ class TimeBins(nn.Module):
         return (bins.nan_to_num(0.0).long().clamp(0, self.most - 1) + 1).masked_fill(first, START)  # [B, T]
 
 
-def scott_width(values: NDArray[np.float64]) -> float:
+def scott_bins(seconds: NDArray[np.float64], most: int, counts: NDArray[np.int64] | None = None) -> tuple[float, int]:
+    """Width and number of the bins for these times; `counts` says how often each occurs, if not once."""
+    width = max(scott_width(seconds, counts), 1.0)
+    return width, min(math.floor(seconds.max(initial=0) / width) + 1, most)
+
+
+def scott_width(values: NDArray[np.float64], counts: NDArray[np.int64] | None = None) -> float:
     """Equation 8; 0 where there is nothing to spread."""
-    if not len(values):
+    n = len(values) if counts is None else int(counts.sum())
+    if not n:
         return 0.0
-    return float(values.std() * (24 * math.sqrt(math.pi) / len(values)) ** (1 / 3))
+    sigma = values.std() if counts is None else np.cov(values, fweights=counts, ddof=0) ** 0.5
+    return float(sigma * (24 * math.sqrt(math.pi) / n) ** (1 / 3))
 
 
 def gaps(log: Sequences) -> NDArray[np.float64]:

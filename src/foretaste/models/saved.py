@@ -94,7 +94,7 @@ class Trained:
         pool = self._pool(candidates)                                      # [C] or None
         never = torch.tensor([n for n in numbers_of(self.items, exclude) if n], dtype=torch.int64)  # [X]
         columns = self.model.n_items if pool is None else len(pool)
-        step = min(ROWS, max(1, SCORE_BYTES // (4 * max(columns, 1))))
+        step = min(ROWS, max(1, SCORE_BYTES // (8 * max(columns, 1))))
         who = self._user_numbers(users, len(histories))                    # [B]
         out: list[Recommendations] = []
         with self._answering():

@@ -49,17 +49,18 @@ def running_softmax(
 
 
 def windowed_softmax(
-    queries: Tensor, keys: Tensor, seen: Tensor, old_keys: Tensor, old: Tensor, block: int = BLOCK
-) -> Tensor:
-    """Each query's mean of the newest W queries of its session, itself among them, weighted by their keys.
+    queries: Tensor, keys: Tensor, seen: Tensor, old_keys: Tensor, old: Tensor, block: int = BLOCK,
+    values: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Each query's mean of the newest W values of its session, its own among them, weighted by their keys.
 
-    queries, keys [B, T, H]; seen [B, T] events of its session up to each; old_keys, old [B, W, H] those before, the
-    newest last -> [B, T, H]
+    queries, keys [B, T, H]; values the same, and the queries themselves where not given; seen [B, T] events of its
+    session up to each; old_keys, old [B, W, H] the keys and values before, the newest last -> [B, T, H]
     """
     (B, T), W = seen.shape, old.shape[1]
     used = int((seen[:, 0] - 1).max().clamp(max=W)) if B and T else 0      # R
     keys = torch.cat([old_keys[:, W - used :], keys], 1)                   # [B, R + T, H]
-    values = torch.cat([old[:, W - used :], queries], 1)                   # [B, R + T, H]
+    values = torch.cat([old[:, W - used :], queries if values is None else values], 1)  # [B, R + T, H]
     means = [queries[:, :0]]
     for first in range(0, T, block):
         last = min(first + block, T)

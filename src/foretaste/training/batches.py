@@ -3,7 +3,11 @@
 Rows (sessions or users, by the model's scope) are shuffled, then sorted by length inside pools of some batches, so a
 batch holds rows of like length and little padding, while the order of batches stays random. A batch holds about
 `budget` targets. Rows longer than `chunk` events run on in further steps with the state carried over and detached
-(truncated back-propagation): `fresh` says that a batch starts from the initial state.
+(truncated back-propagation).
+
+Session-parallel batches (`parallel_batches`; Hidasi et al., ICLR 2016, section 3.1.1) are the other way: some rows
+side by side, one event of each a step, and a row that has ended makes room for the next. `before` says of each row of a
+batch whose state it runs on from, or that it begins; so the loop carries states in both ways alike.
 
 What is asked of a row, and after which event, is an `Aim`: the next event, the next few, or every item of the next
 session. A batch names each target's place in the log, up to which everything is known when the target is compared
@@ -55,8 +59,8 @@ class Batch:
     """[N] int64: columns of the catalogue (item number - 1), in the order of `rows`."""
     users: Tensor
     """[B] int64: user numbers, 0 if anonymous."""
-    fresh: bool
-    """False if the state of the batch before runs on."""
+    before: Tensor
+    """[B] int64: the row of the batch before whose state this row runs on from, -1 where it begins here."""
     blank: Tensor
     """[B] bool: rows whose initial state is asked as well; these queries stand after those of `at`."""
     rows: Tensor
@@ -68,13 +72,18 @@ class Batch:
     the end of its session where the whole session is wanted."""
 
     @property
+    def fresh(self) -> bool:
+        """Does every row begin here?"""
+        return bool((self.before < 0).all())
+
+    @property
     def one_each(self) -> bool:
         """Does every query have exactly one target, in its order?"""
         return len(self.rows) == int(self.at.sum()) + int(self.blank.sum())
 
     def to(self, device: torch.device | str) -> Batch:
         """The same step on another device."""
-        names = ("events", "at", "targets", "users", "blank", "rows", "owners")
+        names = ("events", "at", "targets", "users", "before", "blank", "rows", "owners")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
@@ -90,6 +99,49 @@ def batches(
     for rows in _groups(size, budget, chunk, np.random.default_rng(seed)):
         who = torch.from_numpy(numbers[rows].astype(np.int64))  # [B]
         yield from _steps(log, start[rows], stop[rows], who, torch.from_numpy(opening[rows]), chunk, aim)
+
+
+def parallel_batches(
+    log: Sequences, scope: Scope, *, rows: int, stride: int = 1, seed: tuple[int, ...], aim: Aim | None = None
+) -> Iterator[Batch]:
+    """One pass with `rows` rows side by side, `stride` events of each a step; the next events are their targets.
+
+    Rows come in random order. When none is left to begin, those that still run go on alone: no target is left out, and
+    fewer rows than asked for are no error. The same seed gives the same batches in the same order.
+    """
+    aim = aim or Aim()
+    start, stop, opening = _rows(log, scope, aim)
+    users = np.searchsorted(log.users, log.offsets(scope)[:-1], side="right") - 1  # [rows] user row of each row
+    numbers = torch.from_numpy(np.asarray(log.user_numbers)[users].astype(np.int64))
+    place = np.flatnonzero(np.asarray(log.items) > 0)  # where the k-th known event stands
+    first, last = log.known[start], log.known[stop] - 1  # [rows] known events; the last is only a target
+    waiting = np.random.default_rng(seed).permutation(np.flatnonzero(last - first + opening > 0))
+    row, waiting = waiting[:rows], waiting[rows:]  # [B]
+    at, before = first[row], np.full(len(row), -1)  # [B], [B]
+    while len(row):
+        until = np.minimum(at + stride, last[row])  # [B]
+        fresh = torch.from_numpy((before < 0) & opening[row])
+        (batch,) = _steps(log, place[at], place[until] + 1, numbers[row], fresh, stride, aim)
+        yield replace(batch, before=torch.from_numpy(before))
+        ended = until == last[row]  # [B]
+        free = np.flatnonzero(ended)[: len(waiting)]
+        row, at, before, keep = row.copy(), until, np.arange(len(row)), ~ended
+        row[free], waiting = waiting[: len(free)], waiting[len(free) :]
+        at[free], before[free], keep[free] = first[row[free]], -1, True
+        row, at, before = row[keep], at[keep], before[keep]
+
+
+def newest(log: Sequences, scope: Scope, share: float) -> Sequences:
+    """The events of the newest rows, so large a share of all rows (at least one).
+
+    Newest by the time of their last event, where the log has times; else by their place in the log.
+    """
+    offsets = np.asarray(log.offsets(scope), dtype=np.int64)
+    size = np.diff(offsets)
+    order = np.arange(len(size)) if log.times is None else np.argsort(log.times[offsets[1:] - 1], kind="stable")
+    kept = np.zeros(len(size), bool)
+    kept[order[len(size) - max(round(share * len(size)), 1) :]] = True
+    return log.select(np.repeat(kept, size))
 
 
 def count_targets(log: Sequences, scope: Scope, aim: Aim | None = None) -> int:
@@ -170,7 +222,7 @@ def _steps(
             at=at,
             targets=items[here],
             users=users,
-            fresh=first == 0,
+            before=torch.arange(len(users)) if first else torch.full((len(users),), -1),
             blank=blank,
             rows=_query_of(row[here], asked[here] - first, at, blank),
             owners=row[here],

@@ -1,8 +1,9 @@
 """A training run that can be killed at any moment and go on to the same weights.
 
-One file holds all that decides the future of a run: weights, best weights, optimiser moments, the generator, and where
-the run stands. It is safetensors with the plain facts as JSON in its header, so reading it runs no code. It is written
-under a temporary name and renamed: a reader finds the old file or the new one, never half of one.
+One file holds all that decides the future of a run: weights, best weights, optimiser moments, the states that rows run
+on from, the generator, and where the run stands. It is safetensors with the plain facts as JSON in its header, so
+reading it runs no code. It is written under a temporary name and renamed: a reader finds the old file or the new one,
+never half of one.
 """
 
 from __future__ import annotations
@@ -55,13 +56,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, facts
 
 
-def run_state(
-    model: nn.Module, optimizer: torch.optim.Optimizer, best: dict[str, Tensor], average: dict[str, Tensor]
-) -> dict[str, Tensor]:
-    """Every tensor that a run needs to go on, under one flat naming."""
+def run_state(model: nn.Module, optimizer: torch.optim.Optimizer, **parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Every tensor that a run needs to go on, under one flat naming; `parts` are the loop's own."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"best.{name}": value for name, value in best.items()}
-    tensors |= {f"average.{name}": value for name, value in average.items()}
+    for part, values in parts.items():
+        tensors |= {f"{part}.{name}": value for name, value in values.items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
     tensors["random.cpu"] = torch.get_rng_state()
@@ -72,22 +71,22 @@ def run_state(
 
 def restore(
     tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Put a run back where it stood; gives the best and the averaged weights."""
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "average": {}, "optimizer": {}, "random": {}}
+) -> dict[str, dict[str, Tensor]]:
+    """Put a run back where it stood; gives the loop's own parts, those without a tensor left out."""
+    parts: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         part, rest = name.split(".", 1)
-        parts[part][rest] = value
+        parts.setdefault(part, {})[rest] = value
     model.load_state_dict(parts["model"])
     moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in parts["optimizer"].items():
+    for name, value in parts.get("optimizer", {}).items():
         index, moment = name.split(".", 1)
         moments.setdefault(int(index), {})[moment] = value
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     torch.set_rng_state(parts["random"]["cpu"])
     if "cuda" in parts["random"] and torch.cuda.is_available():
         torch.cuda.set_rng_state(parts["random"]["cuda"])
-    return parts["best"], parts["average"]
+    return parts
 
 
 def forget(folder: Path) -> None:

@@ -1,50 +1,28 @@
-"""One loop for every neural model: batches of whole histories, a loss, an optimiser, validation, checkpoints.
+"""One loop for every neural model: batches of histories, a loss, an optimiser, validation, checkpoints.
 
 What it promises: the same seed, thread count and machine give the same weights; a run killed at any moment and started
 again on its folder ends with the weights it would have had; validation never looks at the test part; the best weights
 seen on validation are kept. Dropout draws from torch's generator inside `seeded`, so the caller's is untouched.
+
+A training that goes before another (`TrainConfig.before`), and that of a teacher (`privileged`), are runs of the same
+loop in folders of their own: killed, each goes on where it was.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from foretaste.data.files import write_text
 from foretaste.data.sequences import Sequences
-from foretaste.errors import ConfigError, TrainingError
-from foretaste.models.contract import SequenceModel, State, query_cat, query_rows, seeded
-from foretaste.training.batches import Batch, batches, count_targets
-from foretaste.training.checkpoint import forget, read_tensors, restore, run_state, write_tensors
-from foretaste.training.losses import loss_of
-from foretaste.training.negatives import Negatives, generator, touched
-from foretaste.training.settings import TrainConfig, aim_of, optimizer_of, sampler_of
+from foretaste.models.contract import SequenceModel, seeded
+from foretaste.training.batches import newest
+from foretaste.training.privileged import Teacher, turned_round
+from foretaste.training.run import Report, Run, TrainResult, Validate
+from foretaste.training.settings import TrainConfig
 
-Validate = Callable[[SequenceModel], Mapping[str, float]]
-"""Gives the metrics of a model on the validation part."""
-
-Report = Callable[[Mapping[str, Any]], None]
-"""Is told how far the run is: see `progress.Live`."""
-
-
-@dataclass
-class TrainResult:
-    """What a run found."""
-
-    epochs: int
-    """Passes made."""
-    best_epoch: int
-    """The pass whose weights were kept."""
-    history: list[dict[str, Any]] = field(default_factory=list)
-    """One entry a pass: loss, targets a second, seconds, validation metrics."""
+__all__ = ["Report", "TrainConfig", "TrainResult", "Validate", "train"]
 
 
 def train(
@@ -53,242 +31,46 @@ def train(
     config: TrainConfig,
     *,
     validate: Validate | None = None,
-    stop_after: int | None = None,
+    like: TrainResult | None = None,
     folder: Path | None = None,
     device: torch.device | str = "cpu",
     report: Report | None = None,
 ) -> TrainResult:
     """Train `model` in place on `log`; with `folder`, resumably.
 
-    Without `validate` it makes all passes: `config.epochs`, or `stop_after`, which leaves the schedule of the rate as
-    it is in the run that chose the number.
+    Without `validate` it makes all passes: `config.epochs`, or as many as were best in the run that it is to be `like`,
+    which leaves the schedule of the rate as it was in that run.
     """
+    tell, before = report or (lambda facts: None), None
+    earlier = config.earlier()
+    if earlier is not None:
+        before = train(
+            model, log, earlier, validate=validate, like=like.before if like else None, device=device,
+            folder=folder and folder / "before", report=lambda facts: tell({**facts, "stage": "before"}),
+        )  # fmt: skip
+    log = newest(log, model.scope, config.recent) if config.recent < 1 else log
+    teacher = _teacher(model, log, config, folder, device, tell) if config.privileged else None
     with seeded(config.seed):
-        passes = config.epochs if stop_after is None else stop_after
-        return _Run(model.to(device), log, config, passes, validate, folder, torch.device(device), report).run()
+        passes = config.epochs if like is None else like.best_epoch
+        run = Run(model.to(device), log, config, passes, validate, folder, torch.device(device), tell, teacher)
+        return replace(run.run(), before=before)
 
 
-class _Run:
-    def __init__(
-        self,
-        model: SequenceModel,
-        log: Sequences,
-        config: TrainConfig,
-        passes: int,
-        validate: Validate | None,
-        folder: Path | None,
-        device: torch.device,
-        report: Report | None,
-    ) -> None:
-        self.model, self.log, self.config, self.validate, self.device = model, log, config, validate, device
-        self.passes = passes
-        self.report, self.folder = report or (lambda facts: None), folder
-        self.aim = aim_of(config)
-        self.targets = count_targets(log, model.scope, self.aim)
-        if not self.targets:
-            raise TrainingError(
-                "the training log has no event that follows another in the same row; give longer sessions or histories"
-            )
-        self.optimizer = optimizer_of(model, config)
-        self.sampler = sampler_of(log, model.n_items, config)
-        self.epoch, self.step, self.loss_sum, self.done, self.seconds = 0, 0, 0.0, 0, 0.0
-        self.best: dict[str, Tensor] = {}
-        self.average: dict[str, Tensor] = {}
-        self.result = TrainResult(0, 0)
-        self.saved_at = time.monotonic()
-
-    def run(self) -> TrainResult:
-        self._resume()
-        try:
-            while self.epoch < self.passes and not self._gave_up():
-                self._pass()
-                self._finish_pass()
-        except TrainingError:
-            if self.folder is not None:
-                forget(self.folder)  # going on from there would come to the same end
-            raise
-        final = self.best or self.average
-        if final:
-            self.model.load_state_dict(final)
-        self.result.epochs = self.epoch
-        return self.result
-
-    def _gave_up(self) -> bool:
-        return self.validate is not None and self.epoch - self.result.best_epoch >= self.config.patience
-
-    def _pass(self) -> None:
-        self.model.train()
-        state: State = {}
-        started = time.monotonic() - self.seconds
-        order = (self.config.seed, self.epoch)
-        c, scope = self.config, self.model.scope
-        steps = batches(self.log, scope, budget=c.batch, chunk=c.chunk, seed=order, aim=self.aim)
-        for index, batch in enumerate(steps):
-            if index < self.step:
-                continue  # made before the run was interrupted; checkpoints are only written where rows begin
-            if batch.fresh and self.step and time.monotonic() - self.saved_at > self.config.checkpoint_seconds:
-                self.seconds = time.monotonic() - started
-                self._save()
-            state = self._train_step(batch.to(self.device), state)
-            self.step = index + 1
-            self.seconds = time.monotonic() - started
-            self.report(
-                {
-                    "epoch": self.epoch + 1,
-                    "epochs": self.passes,
-                    "done": self.done,
-                    "targets": self.targets,
-                    "loss": self.loss_sum / max(self.done, 1),
-                    "seconds": self.seconds,
-                }
-            )
-
-    def _train_step(self, batch: Batch, state: State) -> State:
-        """One batch forward, backward, and a step; gives the state for the next piece of the same rows."""
-        if batch.fresh:
-            state = self.model.initial_state(batch.users)
-        c = self.config
-        query, after = self.model(batch.events, state, at=batch.at)
-        if batch.fresh and batch.blank.any():
-            query = query_cat(query, query_rows(self.model.query(state), batch.blank))
-        count = len(batch.targets)
-        if count:
-            self._set_rate()
-            negatives, rows = self._negatives(batch), None if batch.one_each else batch.rows
-            loss = loss_of(c.loss, self.model, query, batch.targets, negatives, rows=rows, **c.loss_options)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"the loss became {value} in pass {self.epoch + 1}, step {self.step + 1}: "
-                    f"try a lower learning_rate (now {c.learning_rate}) or clip=1.0"
-                )
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = loss + self._beside(batch, negatives)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if c.clip:
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.clip)
-            self.optimizer.step()
-            self._average()
-            self.loss_sum += value * count
-            self.done += count
-        return {name: part.detach() for name, part in after.items()}
-
-    def _beside(self, batch: Batch, negatives: Negatives | None) -> Tensor | float:
-        """What is minimised beside the loss: the model's auxiliary loss, and the penalty on what the step touched."""
-        beside: Tensor | float = 0.0 if self.model.auxiliary is None else self.model.auxiliary
-        if self.config.l2:
-            items = batch.targets + 1
-            if negatives is not None:
-                items = torch.cat([items, negatives.items.reshape(-1)])
-            squares = self.model.squares(batch.users[batch.owners], items)
-            beside = beside + self.config.l2 * squares / len(batch.targets)
-        return beside
-
-    def _set_rate(self) -> None:
-        """The rate of the schedule at this place of the whole run."""
-        c = self.config
-        progress = (self.epoch + min(self.done / self.targets, 1.0)) / c.epochs
-        left = {"constant": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}[c.schedule]
-        for group in self.optimizer.param_groups:
-            group["lr"] = c.learning_rate * (c.final_rate + (1 - c.final_rate) * left)
-
-    def _average(self) -> None:
-        """A running average of the weights, started at the first step."""
-        if not self.config.average:
-            return
-        current = self.model.state_dict()
-        if not self.average:
-            self.average = {name: value.clone() for name, value in current.items()}
-        for name, value in current.items():
-            if value.is_floating_point():
-                self.average[name].lerp_(value, 1 - self.config.average)
-
-    def _negatives(self, batch: Batch) -> Negatives | None:
-        """What the targets of a step are compared with: the same for the same seed, pass and step."""
-        if self.sampler is None:
-            return None
-        random = generator(self.config.seed, self.epoch, self.step)
-        exclude = touched(self.log, batch.places).to(self.device) if self.config.exclude_touched else None
-        return self.sampler.sample(batch.targets, self.config.negatives, random, exclude=exclude)
-
-    def _finish_pass(self) -> None:
-        entry: dict[str, Any] = {
-            "epoch": self.epoch + 1,
-            "loss": self.loss_sum / max(self.done, 1),
-            "seconds": round(self.seconds, 3),
-            "targets_per_second": round(self.done / max(self.seconds, 1e-9), 1),
-        }
-        self.epoch, self.step, self.loss_sum, self.done, self.seconds = self.epoch + 1, 0, 0.0, 0, 0.0
-        if self.validate is not None:
-            began = time.monotonic()
-            metrics = dict(self._validated())
-            entry |= {"validation": metrics, "validation_seconds": round(time.monotonic() - began, 3)}
-            if self.config.metric not in metrics:
-                raise ConfigError(f"metric '{self.config.metric}' is not measured; choose one of {', '.join(metrics)}")
-            if not self.best or metrics[self.config.metric] > self._best_value():
-                self.result.best_epoch = self.epoch
-                kept = self.average or self.model.state_dict()
-                self.best = {name: value.detach().clone() for name, value in kept.items()}
-        else:
-            self.result.best_epoch = self.epoch
-        self.result.history.append(entry)
-        self._save()
-        if self.folder is not None:
-            lines = "".join(json.dumps(line) + "\n" for line in self.result.history)
-            write_text(self.folder / "log.jsonl", lines)
-        self.report({**entry, "epochs": self.passes, "best_epoch": self.result.best_epoch})
-
-    def _best_value(self) -> float:
-        return float(self.result.history[self.result.best_epoch - 1]["validation"][self.config.metric])
-
-    def _validated(self) -> Mapping[str, float]:
-        """Metrics of the averaged weights where there are any, else of the current ones."""
-        assert self.validate is not None
-        if not self.average:
-            return self.validate(self.model)
-        current = {name: value.clone() for name, value in self.model.state_dict().items()}
-        self.model.load_state_dict(self.average)
-        metrics = self.validate(self.model)
-        self.model.load_state_dict(current)
-        return metrics
-
-    def _save(self) -> None:
-        self.saved_at = time.monotonic()
-        if self.folder is None:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        facts = {
-            **self._identity(),
-            "epoch": self.epoch,
-            "step": self.step,
-            "loss_sum": self.loss_sum,
-            "done": self.done,
-            "seconds": self.seconds,
-            "best_epoch": self.result.best_epoch,
-            "history": self.result.history,
-        }
-        write_tensors(
-            self.folder / "checkpoint.safetensors",
-            run_state(self.model, self.optimizer, self.best, self.average),
-            facts,
-        )
-
-    def _identity(self) -> dict[str, Any]:
-        """What must be the same for a run to go on from a checkpoint."""
-        model = {"kind": type(self.model).__name__, **self.model.config.as_dict()}
-        return {"config": self.config.as_dict(), "model": model, "targets": self.targets}
-
-    def _resume(self) -> None:
-        path = None if self.folder is None else self.folder / "checkpoint.safetensors"
-        if path is None or not path.exists():
-            return
-        tensors, facts = read_tensors(path)
-        if any(facts.get(name) != value for name, value in self._identity().items()):
-            raise ConfigError(
-                f"{path}: this folder holds a run with other settings or another log; "
-                "give the same ones to go on with it, or remove the folder to begin afresh"
-            )
-        self.best, self.average = restore(tensors, self.model, self.optimizer)
-        self.epoch, self.step, self.done = facts["epoch"], facts["step"], facts["done"]
-        self.loss_sum, self.seconds = facts["loss_sum"], facts["seconds"]
-        self.result = TrainResult(self.epoch, facts["best_epoch"], facts["history"])
+def _teacher(
+    model: SequenceModel,
+    log: Sequences,
+    config: TrainConfig,
+    folder: Path | None,
+    device: torch.device | str,
+    report: Report,
+) -> Teacher:
+    """A new model of the same kind, trained on the log with its rows turned round."""
+    backwards = turned_round(log, model)
+    with seeded(config.seed):
+        teacher = type(model)(model.n_items, model.config, model.n_users)
+        teacher.count(backwards)
+    train(
+        teacher, backwards, config.with_(privileged=0.0, before={}, recent=1.0, frozen=()), device=device,
+        folder=folder and folder / "teacher", report=lambda facts: report({**facts, "stage": "teacher"}),
+    )  # fmt: skip
+    return Teacher(teacher, log, config.privileged)

@@ -92,6 +92,11 @@ def hinge(positive: Tensor, negative: Tensor, real: Tensor, margin: float = 1.0,
     return torch.where(real, gap, 0).amax(1) if adaptive else _mean(gap, real)
 
 
+def regression(score: Tensor) -> Tensor:
+    """-s+ alone: for scores with a bound (a cosine) and items' vectors that stay as they are. Tan et al., DLRS 2016."""
+    return -score
+
+
 PRECISIONS = ("float32", "bfloat16")
 """What the softmax multiplies: see `softmax.py`. A model without an item matrix scores as it does, in float32."""
 
@@ -100,8 +105,8 @@ PRECISIONS = ("float32", "bfloat16")
 class Loss:
     """An entry of the registry."""
 
-    needs: Literal["catalogue", "negatives"]
-    """The scores of all items, or of sampled ones."""
+    needs: Literal["catalogue", "negatives", "target"]
+    """The scores of all items, of sampled ones, or of the target alone."""
     says: str
     """One line for people."""
     rows: Callable[..., Tensor] | None = None
@@ -124,6 +129,7 @@ LOSSES: Mapping[str, Loss] = {
     "top1": Loss("negatives", "the target above each negative, and negatives near zero", top1),
     "top1_max": Loss("negatives", "top1 for the hardest negatives, softly chosen", top1_max),
     "hinge": Loss("negatives", "the target above each negative by a margin", hinge, {"margin": 1.0, "adaptive": False}),
+    "regression": Loss("target", "the target's score alone, for cosine scores and frozen items", regression),
 }
 """Every loss by its name."""
 
@@ -162,10 +168,12 @@ def loss_of(
         query = query_rows(query, rows)
     if spec.rows is None:
         return _full_softmax(model, query, targets, weights, **{**spec.options, **options})
-    if negatives is None:
-        raise ConfigError(f"loss '{name}' compares the target with sampled items: set negatives to at least 1")
     target = (targets + 1)[:, None]  # [N, 1]
     positive = model.score(query, target)[:, 0]  # [N]
+    if spec.needs == "target":
+        return weighted_mean(spec.rows(positive), weights)
+    if negatives is None:
+        raise ConfigError(f"loss '{name}' compares the target with sampled items: set negatives to at least 1")
     negative = model.score(query, negatives.items)  # [N, M]
     real = negatives.real & (negatives.items != target)  # [N, M]
     given = {**spec.options, **options}

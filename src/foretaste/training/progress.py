@@ -56,7 +56,7 @@ def running_line(facts: Mapping[str, Any]) -> str:
     left = (facts["targets"] - facts["done"]) / max(rate, 1e-9)
     bar = "#" * round(20 * share)
     return (
-        f"pass {facts['epoch']}/{facts['epochs']}  [{bar:.<20}] {share:4.0%}  loss {facts['loss']:.3f}  "
+        f"{_pass(facts)}  [{bar:.<20}] {share:4.0%}  loss {facts['loss']:.3f}  "
         f"{rate:,.0f} targets/s  {clock(left)} left"
     )
 
@@ -64,13 +64,19 @@ def running_line(facts: Mapping[str, Any]) -> str:
 def finished_line(facts: Mapping[str, Any], metric: str) -> str:
     """`pass 2/8  loss 5.601  33 s  11,207 targets/s  recall@20 0.6931  (best so far)`"""
     line = (
-        f"pass {facts['epoch']}/{facts['epochs']}  loss {facts['loss']:.3f}  {facts['seconds']:.0f} s  "
+        f"{_pass(facts)}  loss {facts['loss']:.3f}  {facts['seconds']:.0f} s  "
         f"{facts['targets_per_second']:,.0f} targets/s"
     )
     if "validation" in facts:
         line += f"  {metric} {facts['validation'][metric]:.4f}"
         line += "  (best so far)" if facts["best_epoch"] == facts["epoch"] else f"  (best: pass {facts['best_epoch']})"
     return line
+
+
+def _pass(facts: Mapping[str, Any]) -> str:
+    """`pass 2/8`, and of which training, where one goes before another."""
+    stage = f"{facts['stage']}: " if "stage" in facts else ""
+    return f"{stage}pass {facts['epoch']}/{facts['epochs']}"
 
 
 def clock(seconds: float) -> str:

@@ -1,4 +1,11 @@
-"""How a model is trained, as data: every field with its meaning, and the optimiser it asks for."""
+"""How a model is trained, as data: every field with its meaning, and the optimiser it asks for.
+
+A training may have one that goes `before` it and whose weights it starts from. Two uses, both of Tan et al., "Improved
+Recurrent Neural Networks for Session-based Recommendations", DLRS 2016:
+
+    before = { epochs = 6 }, recent = 0.1, epochs = 2, learning_rate = 1e-4     pre-trained on all, tuned on the newest
+    before = { loss = "softmax" }, loss = "regression", frozen = ["item"]       items' vectors learnt, then aimed at
+"""
 
 from __future__ import annotations
 
@@ -9,7 +16,7 @@ from pydantic import Field, model_validator
 
 from foretaste.config import Config
 from foretaste.data.sequences import Sequences
-from foretaste.errors import nearest
+from foretaste.errors import ConfigError, nearest
 from foretaste.models.contract import SequenceModel
 from foretaste.training.batches import Aim
 from foretaste.training.losses import LOSSES
@@ -58,9 +65,24 @@ class TrainConfig(Config):
     average: float = Field(0.0, ge=0, lt=1)
     """Decay of a running average of the weights, which is then what is validated and kept; 0 for none."""
     batch: int = Field(512, ge=1)
-    """Targets a step, about."""
+    """Targets a step, about; rows are taken whole. Says nothing where rows run in `parallel`."""
     chunk: int = Field(512, ge=1)
-    """Longest piece of a history that gradients flow through."""
+    """Longest piece of a history that gradients flow through; in `parallel` rows, `stride` is."""
+    parallel: int = Field(0, ge=0)
+    """Session-parallel batches: so many rows side by side, a step for each of their next events, and a row that ends
+    makes room for another. 0: whole rows."""
+    stride: int = Field(1, ge=1)
+    """Next events of each parallel row in one step."""
+    recent: float = Field(1.0, gt=0, le=1)
+    """Train on the newest rows alone, so large a share of all."""
+    before: dict[str, Any] = Field(default_factory=dict)
+    """Settings in which a training differs that goes before this one, and from whose weights this one starts. It has
+    passes, a schedule and an end of its own; unless it says otherwise, it goes over all rows, with no weight frozen and
+    no teacher."""
+    frozen: tuple[str, ...] = ()
+    """Weights that stay as they are, by the beginning of their names."""
+    privileged: float = Field(0.0, ge=0, le=1)
+    """Weight of what a teacher says that was trained on each session's future; with "softmax". See `privileged.py`."""
     epochs: int = Field(30, ge=1)
     """Passes over the log, at most."""
     patience: int = Field(3, ge=1)
@@ -82,8 +104,25 @@ class TrainConfig(Config):
         if self.ahead > 1 and self.targets != "event":
             raise ValueError(f"ahead = {self.ahead} counts events, and targets = '{self.targets}' asks for sessions")
         if self.negatives and not samples:
-            raise ValueError(f"loss '{self.loss}' ranks the whole catalogue: leave negatives at 0")
+            raise ValueError(f"loss '{self.loss}' draws no items: leave negatives at 0")
+        if self.parallel and (self.targets != "event" or self.ahead > 1):
+            raise ValueError(f"parallel = {self.parallel} asks for the next event: set targets = 'event' and ahead = 1")
+        if self.stride > 1 and not self.parallel:
+            raise ValueError(f"stride = {self.stride} counts events of parallel rows: set parallel to 1 or more")
+        if self.privileged and self.loss != "softmax":
+            raise ValueError(f"privileged = {self.privileged} compares probabilities: set loss = 'softmax'")
+        try:
+            self.earlier()
+        except ConfigError as error:
+            raise ValueError(f"before: {error}") from None
         return self
+
+    def earlier(self) -> TrainConfig | None:
+        """The training that goes before this one, if any."""
+        if not self.before:
+            return None
+        whole = {"before": {}, "recent": 1.0, "frozen": (), "privileged": 0.0}
+        return TrainConfig.of({**self.model_dump(), **whole, **self.before})
 
 
 def aim_of(config: TrainConfig) -> Aim:
@@ -92,8 +131,14 @@ def aim_of(config: TrainConfig) -> Aim:
 
 
 def optimizer_of(model: SequenceModel, config: TrainConfig) -> torch.optim.Optimizer:
-    """A new optimiser over the model's weights."""
-    parameters, rate = list(model.parameters()), config.learning_rate
+    """A new optimiser over the model's weights, those that are frozen left out: they get no gradient either."""
+    names = [name for name, _ in model.named_parameters()]
+    for frozen in config.frozen:
+        if not any(name.startswith(frozen) for name in names):
+            raise ConfigError(f"frozen: {type(model).__name__} has no weights '{frozen}'; {nearest(frozen, names)}")
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(not name.startswith(config.frozen))
+    parameters, rate = [weight for weight in model.parameters() if weight.requires_grad], config.learning_rate
     if config.optimizer == "adam":
         return torch.optim.AdamW(parameters, rate, weight_decay=config.weight_decay, fused=True)
     if config.optimizer == "adagrad":
@@ -103,7 +148,7 @@ def optimizer_of(model: SequenceModel, config: TrainConfig) -> torch.optim.Optim
 
 def sampler_of(log: Sequences, n_items: int, config: TrainConfig) -> Source | None:
     """Where negatives come from, or None for a loss that needs none."""
-    if LOSSES[config.loss].needs == "catalogue":
+    if LOSSES[config.loss].needs != "negatives":
         return None
     if config.sampler == "uniform":
         return Uniform(n_items, shared=config.shared_negatives)

@@ -8,6 +8,7 @@ basket B. Of the three pairs, (user, last item) is the same for every candidate 
 
 U and I say who likes what; F ("from") and T ("to") say what follows what. `users=False` is FMC, the paper's factorised
 Markov chain without the person: for sessions without users, whom one would otherwise have to call users of their own.
+It also goes by its own name, "fmc".
 
 Left open by the paper, and what was chosen:
 - What a basket is. `basket="event"` (default): each event alone, so B is the last item. `"session"`: the paper's set;
@@ -63,7 +64,7 @@ class FPMC(SequenceModel):
         "loss": "bpr", "negatives": 1, "exclude_touched": False, "learning_rate": 5e-3, "l2": 3e-3, "batch": 512,
         "epochs": 60,
     }  # fmt: skip
-    masters = ("popularity", "last_item", "user_taste")
+    masters: ClassVar[tuple[str, ...]] = ("popularity", "last_item", "user_taste")
     beyond = "order"
 
     config: FPMC.Config
@@ -147,6 +148,20 @@ class FPMC(SequenceModel):
             for name, a, b in zip(names, answer.chunk(len(names), -1), matrix.chunk(len(names), -1), strict=True):
                 out[name] = (a @ b.T).view(B, T, -1)                       # [B, T, C]
         return out
+
+
+class FMC(FPMC):
+    """The factorised Markov chain alone: FPMC without users. Score: mean F . T_i."""
+
+    class Config(FPMC.Config):
+        """Sizes and variants."""
+
+        users: Literal[False] = False
+        """There are none: with users it is FPMC."""
+
+    summary = "what follows the last item or basket, factorised (FPMC without users)"
+    needs = frozenset()
+    masters = ("popularity", "last_item")
 
 
 class _Baskets:

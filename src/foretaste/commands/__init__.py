@@ -1,0 +1,1 @@
+"""Commands that `cli.py` loads when they are called."""

@@ -1,0 +1,245 @@
+"""`foretaste compare` and `foretaste tune`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from foretaste import words
+from foretaste.compare.grid import Grid, Place, Row
+from foretaste.compare.publish import fingerprint, publish
+from foretaste.compare.run import run
+from foretaste.compare.summary import Summary, markdown
+from foretaste.data.files import write_text
+from foretaste.data.folders import check_place
+from foretaste.data.prepared import Prepared
+from foretaste.data.sequences import PARTS, TEST, VALIDATION
+from foretaste.errors import ConfigError, nearest
+from foretaste.models import model_class
+from foretaste.options import Cutoffs, Device, Flag, Json, Settings, Threads
+from foretaste.training.settings import TrainConfig
+
+FIRST_CHOICE = ("pop", "bpr-mf", "fpmc", "narm")
+"""Compared where no models are named."""
+
+
+def compare(
+    data: Path | None = None,
+    /,
+    *,
+    out: Path,
+    models: str = ",".join(FIRST_CHOICE),
+    protocol: str = "per-step",
+    metric: str = "recall@20",
+    cutoffs: Cutoffs = (5, 10, 20),
+    budget: int = 8,
+    seeds: int = 3,
+    set: Settings = (),
+    workers: int = 1,
+    threads: Threads = 1,
+    device: Device = "cpu",
+    simulated: Flag = False,
+    json: Json = False,
+) -> None:
+    """A fair comparison of models on one log: same split, same questions, same tuning budget, several seeds.
+
+    Example: `foretaste compare clicks --out clicks-compared --models pop,fpmc,narm --budget 8 --seeds 3`
+
+    Killed, it goes on when started again; with more models or seeds it makes what is missing. It writes table.md,
+    numbers.csv and report.html, keeps every cell and every rank, and saves each model (models/NAME), ready to serve.
+
+    Parameters
+    ----------
+    data
+        A folder written by `foretaste prepare`, with a validation and a test part.
+    out
+        Folder of the comparison.
+    models
+        Names of `foretaste models`, with commas. A name may stand for a variant: narm-small=narm and then
+        --set narm-small.hidden_size=50.
+    protocol
+        What test and validation part are asked, as in `foretaste evaluate`.
+    metric
+        Chooses settings and passes on the validation part, and is what models are compared in.
+    cutoffs
+        List lengths of the metrics.
+    budget
+        Settings that are tried for each model, the first being its own; 1 tunes nothing but the number of passes.
+    seeds
+        Trainings of each model with the chosen settings.
+    set
+        A setting as key=value for every model that has it, or model.key=value for one; such a setting is not searched.
+    workers
+        Cells made at a time.
+    simulated
+        Compare on a simulated shop; no log is needed.
+    """
+    from foretaste.cli import show
+
+    if (data is None) != simulated:
+        raise ConfigError("compare: give a folder written by `foretaste prepare`, or --simulated")
+    if seeds < 1:
+        raise ConfigError(f"seeds = {seeds}; give at least 1")
+    place = Place(out)
+    out.mkdir(parents=True, exist_ok=True)
+    folder = _shop(out) if data is None else data
+    log = Prepared.open(folder)
+    _check_parts(log, folder)
+    words.protocol(protocol)
+    grid = Grid(
+        title=f"Comparison on {folder.name}",
+        rows=tuple(_rows(models, budget, words.settings(set))),
+        seeds=tuple(range(seeds)),
+        ask=protocol,
+        metric=metric,
+        show=tuple(dict.fromkeys((metric, f"mrr@{max(cutoffs)}"))),
+        cutoffs=cutoffs,
+        data=fingerprint(log),
+    )
+    place.begin(grid)
+    run(place, folder, workers=workers, threads=threads, device=device)
+    summary = publish(place, folder)
+    show({"folder": str(out), "rows": _facts(summary)}, f"{markdown(summary)}\nwritten: {out / 'table.md'}", json)
+
+
+def tune(
+    data: Path,
+    /,
+    *,
+    model: str,
+    out: Path,
+    trials: int = 20,
+    protocol: str = "per-step",
+    metric: str = "recall@20",
+    set: Settings = (),
+    seed: int = 0,
+    threads: Threads = 1,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Search a model's settings on the validation part, and write the best as a recipe for `foretaste train`.
+
+    Example: `foretaste tune clicks --model narm --trials 20 --out narm-clicks.toml`
+
+    Trials that fall behind are stopped early. Killed, it goes on when started again (OUT.run holds what was tried).
+
+    Parameters
+    ----------
+    data
+        A folder written by `foretaste prepare`, with a validation part. The test part is not touched.
+    model
+        One of `foretaste models`; `foretaste models` also shows what is searched.
+    out
+        TOML file for the recipe.
+    trials
+        Settings that are tried, the first being the model's own.
+    protocol
+        What the validation part is asked.
+    metric
+        What is to be best.
+    set
+        A setting as key=value, the same in all trials.
+    seed
+        Of the draws and of the trainings.
+    """
+    import shutil
+
+    from foretaste.cli import show
+    from foretaste.compare.cell import tune as search
+    from foretaste.training.progress import clock
+
+    words.use_threads(threads)
+    check_place(out)
+    log = Prepared.open(data)
+    row = Row(name=model, model=model, settings=words.settings(set), trials=trials)
+    grid = Grid(title="", rows=(row,), seeds=(seed,), ask=protocol, metric=metric)
+    place = Place(out.with_name(f"{out.name}.run"))
+    place.begin(grid)
+    live = sys.stderr.isatty()
+
+    def say(facts: Mapping[str, Any]) -> None:
+        if live:
+            text = f"\r\033[K{facts['step']} pass {facts['epoch']}/{facts['epochs']} {facts['share']:4.0%}"
+            print(text, end="", file=sys.stderr, flush=True)
+
+    found, best = search(log, grid, row, seed, place, device, say)
+    lines = [f"{'':3} {metric:>10}  {'passes':>6}  {'time':>6}  settings"]
+    for number, trial in enumerate(found, 1):
+        score = trial.error or f"{100 * trial.score:8.2f} %" + ("  stopped" if trial.pruned else "")
+        mark = "*" if trial is best else " "
+        changes = ", ".join(f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}"
+                            for name, value in trial.change.items())  # fmt: skip
+        lines.append(f"{mark}{number:2} {score}  {trial.passes:6}  {clock(trial.seconds):>6}  {changes}")
+    write_text(out, _recipe(model, metric, best.score, len(found), {**row.settings, **best.change}))
+    shutil.rmtree(place.run(model, seed), ignore_errors=True)
+    facts = {"saved": str(out), "best": best.as_dict(), "tried": [trial.as_dict() for trial in found]}
+    show(facts, "\n".join([*lines, "", f"saved: {out}"]), json)
+
+
+def _rows(models: str, budget: int, settings: Mapping[str, Any]) -> list[Row]:
+    """`pop,narm-small=narm` and the settings of each."""
+    named: dict[str, str] = {}
+    for word in (part.strip() for part in models.split(",") if part.strip()):
+        name, _, model = word.partition("=")
+        named[name] = model or name
+        model_class(named[name])
+    unused, rows = dict(settings), []
+    for name, model in named.items():
+        kind, mine = model_class(model), {}
+        fields = {*kind.Config.model_fields, *(TrainConfig.model_fields if kind.learns == "gradient" else ())}
+        for key, value in settings.items():
+            row, dot, field = key.rpartition(".")
+            if (not dot and key in fields) or (dot and row == name):
+                mine[field if dot else key] = value
+                unused.pop(key, None)
+        rows.append(Row(name=name, model=model, settings=mine, trials=budget))
+    if unused:
+        known = {field for model in named.values() for field in model_class(model).Config.model_fields}
+        wrong = next(iter(unused))
+        raise ConfigError(
+            f"no model here has the setting '{wrong}'; {nearest(wrong, [*known, *TrainConfig.model_fields])}"
+        )
+    return rows
+
+
+def _check_parts(log: Prepared, folder: Path) -> None:
+    for part, what in ((VALIDATION, "chooses the settings"), (TEST, "is asked in the end")):
+        if not (log.sequences.part == part).any():
+            raise ConfigError(
+                f"{folder}: no {PARTS[part]} part, which {what}; prepare the log with --split and --validation"
+            )
+
+
+def _shop(out: Path) -> Path:
+    """The simulated shop, prepared beside the comparison."""
+    from foretaste.data.simulate import shop
+    from foretaste.data.splits import GlobalTime
+
+    folder = out / "shop"
+    if not folder.exists():
+        shop().log().prepare(GlobalTime(fraction=0.1), validation=GlobalTime(fraction=0.1), folder=folder)
+    return folder
+
+
+def _facts(summary: Summary) -> dict[str, Any]:
+    """The table for machines."""
+    return {
+        line.name: {
+            "figures": {name: vars(figure) for name, figure in line.figures.items()},
+            "difference": None if line.against is None else {**vars(line.against), "p": line.p},
+            "failures": dict(line.failures),
+            "chosen": line.cells[0]["chosen"] if line.cells else None,
+        }
+        for line in summary.lines
+    }
+
+
+def _recipe(model: str, metric: str, score: float, trials: int, settings: Mapping[str, Any]) -> str:
+    """A TOML recipe that `foretaste train --recipe` reads."""
+    import json
+
+    about = f"Best of {trials} settings on the validation part: {metric} {100 * score:.2f} %."
+    lines = [f"model = {json.dumps(model)}", f"about = {json.dumps(about)}", "refit = true", "", "[settings]"]
+    return "\n".join([*lines, *(f"{name} = {json.dumps(value)}" for name, value in settings.items())]) + "\n"

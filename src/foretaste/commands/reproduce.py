@@ -1,0 +1,163 @@
+"""`foretaste reproduce`: a paper's table made again from a log, and the ledger of all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from foretaste.compare.grid import Place
+from foretaste.compare.publish import fingerprint, publish
+from foretaste.compare.run import run
+from foretaste.compare.summary import Summary, markdown, summarise
+from foretaste.compare.tables import Table, names, table
+from foretaste.data import datasets
+from foretaste.data.files import write_text
+from foretaste.data.prepared import Prepared
+from foretaste.errors import ConfigError, DataError, SavedFileError
+from foretaste.options import Device, Flag, Json, Threads
+
+
+def reproduce(
+    name: str | None = None,
+    /,
+    *,
+    data: tuple[str, ...] = (),
+    out: Path = Path("reproductions"),
+    rows: str = "",
+    seeds: int = 1,
+    workers: int = 1,
+    threads: Threads = 1,
+    device: Device = "cpu",
+    list: Flag = False,
+    ledger: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Make a table of one of the five papers again, with the paper's number beside ours.
+
+    Example: `foretaste reproduce rum/instant-video --data folder/with/the/files --seeds 3`
+
+    Killed, it goes on when started again; with more rows or seeds it makes what is missing.
+
+    Parameters
+    ----------
+    name
+        PAPER/TABLE, as `--list` shows them, or a TOML file.
+    data
+        The log's files, or the folder that holds them, as for `foretaste prepare --recipe`.
+    out
+        Folder of all reproductions; this table's is OUT/PAPER/TABLE.
+    rows
+        Only these rows, with commas. Default: all.
+    seeds
+        Trainings of each row with the chosen settings.
+    workers
+        Cells made at a time.
+    list
+        Show every table and how far it is in OUT; make nothing.
+    ledger
+        Also write the ledger of all tables in OUT to this file, as Markdown.
+    """
+    from foretaste.cli import show
+
+    if list or name is None:
+        if name is not None:
+            raise ConfigError("reproduce: give a table, or --list")
+        facts, text = states(out)
+        if ledger is not None:
+            write_text(ledger, page(out))
+        show(facts, text, json)
+        return
+    if seeds < 1:
+        raise ConfigError(f"seeds = {seeds}; give at least 1")
+    wanted, place = table(name), Place(out / (name if name in names() else Path(name).stem))
+    folder = prepared_folder(wanted, data, out)
+    log = Prepared.open(folder)
+    grid = wanted.grid(tuple(range(seeds)), fingerprint(log))
+    if chosen := [part.strip() for part in rows.split(",") if part.strip()]:
+        kept = tuple(grid.row(one) for one in chosen)
+        grid = grid.with_(rows=kept, reference=grid.reference if grid.reference in chosen else "")
+    place.begin(grid)
+    run(place, folder, workers=workers, threads=threads, device=device)
+    summary = publish(place, folder)
+    if ledger is not None:
+        write_text(ledger, page(out))
+    show({"folder": str(place.folder)}, markdown(summary), json)
+
+
+def prepared_folder(wanted: Table, data: tuple[str, ...], out: Path) -> Path:
+    """The log of a table, prepared once for all tables that want it."""
+    folder = out / "data" / Path(wanted.data).stem
+    if folder.exists():
+        return folder
+    if not data:
+        raise ConfigError(
+            f"this table is made from {wanted.data}: {datasets.recipe(wanted.data).title}. Say with --data where its "
+            f"files are (`foretaste reproduce --list` shows what each table needs)"
+        )
+    datasets.apply(datasets.recipe(wanted.data), *data, folder=folder)
+    return folder
+
+
+def states(out: Path) -> tuple[dict[str, Any], str]:
+    """How far every table is."""
+    facts: dict[str, Any] = {}
+    for name in names():
+        wanted, summary = table(name), _summary(out / name)
+        grid = wanted.grid()
+        done = 0 if summary is None else sum(bool(line.cells) for line in summary.lines if _known(grid.rows, line.name))
+        facts[name] = {
+            "paper": wanted.paper,
+            "data": wanted.data,
+            "rows": len(grid.rows),
+            "done": done,
+            "state": "done" if done == len(grid.rows) else "begun" if done else _waiting(wanted, out),
+        }
+    wide = max(map(len, facts), default=0)
+    lines = [
+        f"{name:{wide}}  {one['done']:3}/{one['rows']:<3} rows  {one['state']:10}  {one['paper']}, on {one['data']}"
+        for name, one in facts.items()
+    ]
+    return facts, "\n".join(lines)
+
+
+def page(out: Path) -> str:
+    """The ledger: every table with our numbers beside the paper's, or what it waits for."""
+    lines = [
+        "# Reproductions",
+        "",
+        "Written by `foretaste reproduce --list --ledger docs/reproductions.md`, never by hand. Every row was tuned on "
+        "the validation part alone, trained afresh, and asked the test part once; all items are candidates, and ties "
+        "count against the model. Where the order of two rows is not the paper's, that is a result.",
+        "",
+    ]
+    for name in names():
+        wanted, summary = table(name), _summary(out / name)
+        if summary is None or not any(line.cells for line in summary.lines):
+            lines += [f"## {wanted.paper}, on {wanted.data}", "", f"Needs data: {wanted.data}.", ""]
+            continue
+        body = markdown(summary).splitlines()
+        lines += [f"#{body[0]}", "", f"`foretaste reproduce {name}`", *body[1:], ""]
+        missing = [row.name for row in wanted.grid().rows if not _finished(summary, row.name)]
+        lines += [f"Not made yet: {', '.join(missing)}.", ""] if missing else []
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _summary(folder: Path) -> Summary | None:
+    if not (folder / "grid.json").exists():
+        return None
+    try:
+        return summarise(Place(folder))
+    except (DataError, SavedFileError) as error:
+        raise type(error)(f"{folder}: {error}") from None
+
+
+def _known(rows: Any, name: str) -> bool:
+    return any(row.name == name for row in rows)
+
+
+def _finished(summary: Summary, name: str) -> bool:
+    return any(line.name == name and line.cells for line in summary.lines)
+
+
+def _waiting(wanted: Table, out: Path) -> str:
+    return "ready" if (out / "data" / Path(wanted.data).stem).exists() else "needs data"

@@ -1,0 +1,18 @@
+"""The report of a comparison: one HTML file that needs nothing but itself, and its drawings as SVG and PNG beside it.
+
+verdict.py    which model is best, which are as good, which is the cheapest good one: the decision, as data
+asked.py      the two sections in words: the answer, and what was asked of whom
+table.py      the tables, which can be sorted
+plots.py      accuracy, cost, learning curves, figures by kind of case (kinds.py)
+settings.py   what was tried, and sweeps of one setting
+histories.py  sampled histories, and what each saved model says its answer rests on; maps.py draws it
+sections.py   the sections that show, and page.py the page
+drawings.py   colours, axes, and how a drawing comes into a page and into files
+document.py   a whole file; html.py HTML from Python values, escaped
+"""
+
+from __future__ import annotations
+
+from foretaste.compare.report.page import write_report
+
+__all__ = ["write_report"]

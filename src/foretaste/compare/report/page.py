@@ -1,0 +1,121 @@
+"""The page: all sections in the order in which a decision needs them, in one file that loads nothing."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from foretaste.compare.grid import Place
+from foretaste.compare.report.asked import answer, asked, cautions
+from foretaste.compare.report.document import document, shared
+from foretaste.compare.report.drawings import Gallery, drawing, looks
+from foretaste.compare.report.html import data, join, tag
+from foretaste.compare.report.sections import Section, Sections
+from foretaste.compare.summary import Summary
+from foretaste.data.files import write_text
+from foretaste.data.prepared import Prepared
+from foretaste.inspection import environment
+
+
+def write_report(place: Place, summary: Summary, data: Path | None = None) -> Path:
+    """Write report.html and figures/ into the folder of the comparison; gives the path of the page.
+
+    `data`: the prepared folder; with it, histories of the test part are shown as the saved models see them.
+    Needs matplotlib (`foretaste[viz]`), and says so where it is missing.
+    """
+    place.folder.mkdir(parents=True, exist_ok=True)
+    log = None if data is None else Prepared.open(data)
+    made = Path(tempfile.mkdtemp(prefix=".figures.", dir=place.folder))
+    try:
+        with drawing():
+            gallery = Gallery(made)
+            text = page(place, summary, log, gallery)
+        _replace(made, place.folder / "figures")
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    out = place.folder / "report.html"
+    write_text(out, text)
+    return out
+
+
+def page(place: Place, summary: Summary, log: Prepared | None, gallery: Gallery) -> str:
+    """The whole page as text."""
+    names = looks([line.name for line in summary.lines])
+    show = Sections(summary, names, gallery)
+    notes = cautions(summary)
+    first = [
+        Section("answer", "The answer", answer(summary, names)),
+        Section("asked", "What was asked of whom", join(
+            asked(summary, None if log is None else log.manifest),
+            *([tag("h3", "To keep in mind"), tag("ul", *(tag("li", note) for note in notes))] if notes else []),
+        )),
+    ]  # fmt: skip
+    drawn = [show.table(), show.cost(), show.learning(), show.kinds(place), show.tried(), show.sweeps(),
+             show.attention(place, log)]  # fmt: skip
+    sections = [*first, *(section for section in drawn if section is not None), _numbers(summary, gallery)]
+    grid = summary.grid
+    head = tag(
+        "header",
+        tag("h1", grid.title or "Comparison"),
+        tag("p", grid.about.strip()) if grid.about.strip() else None,
+        tag(
+            "nav",
+            tag("ul", *(tag("li", tag("a", one.title, href=f"#{one.name}")) for one in sections)),
+            aria_label="Sections",
+        ),
+    )
+    body = tag("main", *(tag("section", tag("h2", one.title), one.body, id=one.name) for one in sections))
+    return document(grid.title or "Comparison", head, body, script=shared("script.js"))
+
+
+def _numbers(summary: Summary, gallery: Gallery) -> Section:
+    """Where every number is, for people and for machines, and what made them."""
+    facts, _ = environment()
+    threads = {str(cell["threads"]) for line in summary.lines for cell in line.cells if "threads" in cell}
+    shown: dict[str, Any] = {
+        name: ", ".join(value) if isinstance(value, list) else value for name, value in facts.items()
+    }
+    shown |= {"gpu": shown.get("gpu") or "none", "threads of a cell": ", ".join(sorted(threads))}
+    csv, figures = (tag("a", tag("code", name), href=name) for name in ("numbers.csv", "figures/"))
+    where = tag(
+        "p", "Every number of every cell: ", csv, ". Cells, ranks and saved models lie beside it; the ",
+        f"{len(gallery.names)} drawings in ", figures, " as SVG and PNG. The grid and the results stand in this file "
+        "too, as JSON (", tag("code", "#comparison"), ").",
+    )  # fmt: skip
+    machine = tag(
+        "dl", *(join(tag("dt", name), tag("dd", value)) for name, value in shown.items() if value not in ("", None))
+    )
+    note = tag("p", "This report was written with the following; costs are those of the machine that made the cells.")
+    return Section("numbers", "Every number", join(where, note, machine, data(_facts(summary), "comparison")))
+
+
+def _facts(summary: Summary) -> dict[str, Any]:
+    """The comparison for machines."""
+    lines = {
+        line.name: {
+            "model": line.model,
+            "metrics": {name: vars(figure) for name, figure in line.figures.items()},
+            "against": None if line.against is None else {**vars(line.against), "p_holm": line.p},
+            "cost": {
+                name: line.cost(name) for name in ("tuning", "training", "median", "p90", "p99", "peak_mb", "weights")
+            },
+            "seeds": [cell["seed"] for cell in line.cells],
+            "chosen": line.cells[0]["chosen"] if line.cells else None,
+            "failures": dict(line.failures),
+        }
+        for line in summary.lines
+    }
+    return {"grid": summary.grid.as_dict(), "reference": summary.reference, "rows": lines}
+
+
+def _replace(made: Path, folder: Path) -> None:
+    """The new figures take the place of the old ones."""
+    made.chmod(0o755)
+    before = folder.with_name(".figures.before")
+    shutil.rmtree(before, ignore_errors=True)
+    if folder.exists():
+        folder.replace(before)
+    made.replace(folder)
+    shutil.rmtree(before, ignore_errors=True)

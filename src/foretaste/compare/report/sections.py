@@ -1,0 +1,134 @@
+"""The sections of the report that show: accuracy, cost, learning, kinds of cases, settings, attention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from foretaste.compare.grid import Place
+from foretaste.compare.report import maps, plots, settings
+from foretaste.compare.report.drawings import Gallery, Look
+from foretaste.compare.report.histories import Witnesses
+from foretaste.compare.report.html import Html, join, listed, tag
+from foretaste.compare.report.kinds import breakdowns
+from foretaste.compare.report.table import breakdown, results
+from foretaste.compare.summary import Line, Summary
+from foretaste.data.prepared import Prepared
+
+AMOUNTS = {
+    "targets_per_second": ("targets trained a second", lambda value: f"{value:,.0f}"),
+    "peak_mb": ("memory at most, MB", lambda value: f"{value:,.0f}"),
+}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, and what stands under it."""
+
+    name: str
+    title: str
+    body: Html
+
+
+class Sections:
+    """All that is drawn of one comparison."""
+
+    def __init__(self, summary: Summary, names: dict[str, Look], gallery: Gallery) -> None:
+        self.summary, self.names, self.gallery = summary, names, gallery
+        self.lines: list[Line] = [line for line in summary.lines if line.cells]
+        self.metric = summary.grid.show[0]
+
+    def table(self) -> Section:
+        """Every row, and the intervals drawn."""
+        drawn = plots.intervals(self.gallery, self.lines, self.names, self.summary.grid.show)
+        return Section("results", "All models", join(results(self.summary, self.names), _side_by_side(drawn)))
+
+    def cost(self) -> Section | None:
+        """Accuracy against cost; training speed and memory."""
+        drawn = [
+            *self._each(plots.against_cost, self.metric, "training"),
+            *self._each(plots.against_cost, self.metric, "median"),
+        ]
+        for cost, (title, write) in AMOUNTS.items():
+            drawn += plots.amounts(self.gallery, self.lines, self.names, cost, title, write)
+        return self._section("cost", "Accuracy against cost", None, drawn)
+
+    def learning(self) -> Section | None:
+        """Learning curves; models that count have none."""
+        counting = [line.name for line in self.lines if not any(cell["history"] for cell in line.cells)]
+        note = f"Without passes, as they count: {', '.join(counting)}." if counting else None
+        return self._section("learning", "Learning", note, self._each(plots.learning, self.summary.grid.metric))
+
+    def kinds(self, place: Place) -> Section | None:
+        """By history length, popularity and repeats, and by the length of the list."""
+        parts = []
+        for one in breakdowns(place, self.lines):
+            drawn = [each for metric in one.metrics for each in self._each(plots.by_kind, one, metric)]
+            tables = [breakdown(self.lines, self.names, one, metric) for metric in one.metrics]
+            numbers = tag("details", tag("summary", "The numbers"), *tables)
+            parts.append(join(tag("h3", one.title), _side_by_side(drawn), numbers))
+        lists = [one for kind in ("recall", "mrr") for one in self._each(plots.by_list, kind)]
+        if lists:
+            parts.append(join(tag("h3", "Length of the list"), _side_by_side(lists)))
+        return Section("kinds", "For whom, and for what", join(*parts)) if parts else None
+
+    def tried(self) -> Section | None:
+        """What was tried of each setting."""
+        metric = self.summary.grid.metric
+        drawn = list(settings.tried(self.gallery, self.lines, self.names, metric))
+        searched = [line for line in self.lines if len(settings.trials_of(line)) > 1]
+        if not searched:
+            return None
+        tables = [
+            join(tag("h3", line.name), tag("div", settings.trials_table(line, metric), class_="wide", role="region",
+                                           tabindex="0", aria_label=f"Trials of {line.name}"))
+            for line in searched
+        ]  # fmt: skip
+        every = tag("details", tag("summary", "Every trial"), *tables)
+        note = (
+            "Each trial was trained on the training part and measured on the validation part. Where one setting "
+            "decides, its points form a line."
+        )
+        return Section("tried", "What was tried", join(tag("p", note), _side_by_side(drawn), every))
+
+    def sweeps(self) -> Section | None:
+        """Rows that differ in one setting alone."""
+        found = settings.sweeps(self.summary.grid, self.lines)
+        note = "Rows of one model that differ in this setting alone before tuning."
+        drawn = list(settings.sweep_drawings(self.gallery, found, self.names, self.summary.grid.show))
+        return self._section("sweeps", "One setting at a time", note, drawn)
+
+    def attention(self, place: Place, log: Prepared | None) -> Section:
+        """What the saved models looked at."""
+        title = "What the models looked at"
+        if log is None:
+            why = "Left out: the folder of the log was not given, so there are no histories to show."
+            return Section("attention", title, tag("p", why))
+        witnesses = Witnesses(place, [line.name for line in self.lines], log)
+        drawn = list(maps.attention(self.gallery, witnesses, self.names))
+        shares = list(maps.shares(self.gallery, witnesses, self.names))
+        why = listed([join(row, " (", reason, ")") for row, reason in witnesses.silent.items()])
+        silent = [tag("p", "Not asked: ", why, ".", class_="hint")] if witnesses.silent else []
+        if not drawn and not shares:
+            return Section(
+                "attention", title, join(tag("p", "None of these models says what its answer rests on."), *silent)
+            )
+        note = tag("p", "Histories of the test part, drawn by a fixed seed, and the models of seed 0. Attention says "
+                        "what a model read, not why the next event came.")  # fmt: skip
+        body = [note, _side_by_side(drawn)]
+        if shares:
+            body += [tag("h3", "Short and long term over one user's sessions"), _side_by_side(shares)]
+        return Section("attention", title, join(*body, *silent))
+
+    def _each(self, draw: object, *arguments: object) -> list[Html]:
+        found: Iterator[Html] = draw(self.gallery, self.lines, self.names, *arguments)  # type: ignore[operator]
+        return list(found)
+
+    def _section(self, name: str, title: str, note: str | None, drawn: list[Html]) -> Section | None:
+        if not drawn:
+            return None
+        return Section(name, title, join(None if note is None else tag("p", note), _side_by_side(drawn)))
+
+
+def _side_by_side(drawn: object) -> Html:
+    return tag("div", *drawn, class_="drawings")  # type: ignore[misc]

@@ -1,0 +1,223 @@
+"""Runs what is missing of a comparison, each cell in a process of its own, and shows how far the whole is."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from foretaste.compare.grid import Grid, Place
+from foretaste.data.files import write_text
+from foretaste.errors import ConfigError
+from foretaste.training.progress import clock
+
+Job = tuple[str, int]
+"""Row and seed."""
+
+
+def run(place: Place, data: Path, *, workers: int = 1, threads: int = 1, device: str = "cpu", out: TextIO | None = None
+        ) -> None:  # fmt: skip
+    """Make every cell that is not there yet.
+
+    A cell that fails leaves a file that says why, the others go on; failed cells are tried again by the next run.
+    `workers` cells are made at a time, with `threads` threads each.
+    """
+    if workers < 1:
+        raise ConfigError(f"workers = {workers}; give at least 1")
+    grid = place.grid()
+    first, *others = sorted(grid.seeds)
+    with _alone(place.folder):
+        board = Board(place, grid, out)
+        for seeds in ((first,), tuple(others)):  # the first seed chooses for the others
+            jobs = [(row.name, seed) for seed in seeds for row in grid.rows if place.read(row.name, seed) is None]
+            jobs = [job for job in jobs if job[1] == first or place.read(job[0], first) is not None]
+            _all(jobs, place, data, workers, threads, device, board)
+        board.close()
+
+
+def _all(jobs: Sequence[Job], place: Place, data: Path, workers: int, threads: int, device: str, board: Board) -> None:
+    """Make these cells; an interrupt ends the processes that make them, and nothing else is lost."""
+    children: dict[Job, subprocess.Popen[str]] = {}
+    stopping = threading.Event()
+
+    def one(job: Job) -> None:
+        if not stopping.is_set():
+            _one(job, place, data, threads, device, board, children)
+
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = [pool.submit(one, job) for job in jobs]
+        try:
+            for each in waiting:
+                each.result()
+        except BaseException:
+            stopping.set()
+            for child in list(children.values()):
+                child.terminate()
+            raise
+
+
+def _one(
+    job: Job,
+    place: Place,
+    data: Path,
+    threads: int,
+    device: str,
+    board: Board,
+    children: dict[Job, subprocess.Popen[str]],
+) -> None:
+    """One cell, in its process."""
+    row, seed = job
+    log = place.run(row, seed).with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    failed = place.failure(row, seed)
+    failed.unlink(missing_ok=True)
+    board.begin(job)
+    said: dict[str, Any] = {}
+    command = [sys.executable, "-m", "foretaste.compare.cell", str(place.folder), str(data), row, str(seed)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    with log.open("w") as errors:
+        child = subprocess.Popen(
+            [*command, str(threads), device], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+        )
+        children[job] = child
+        assert child.stdout is not None
+        for line in child.stdout:
+            if line.startswith("{"):
+                said = json.loads(line)
+                board.heard(job, said)
+        code = child.wait()
+    del children[job]
+    if place.read(row, seed) is not None:
+        log.unlink(missing_ok=True)
+        board.end(job, "")
+        return
+    told = said.get("refused") or said.get("failed")
+    why = told or _death(code, log)
+    if told:
+        log.unlink(missing_ok=True)
+    write_text(
+        failed, json.dumps({"row": row, "seed": seed, "refused": "refused" in said, "why": why}, indent=1) + "\n"
+    )
+    board.end(job, why)
+
+
+def _death(code: int, log: Path) -> str:
+    """Why a process ended that did not say so itself."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+        return f"its process was ended by {name}{hint}"
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return f"{lines[-1] if lines else f'exit status {code}'} (the whole story: {log})"
+
+
+class Board:
+    """The progress of the whole: one live line on a terminal, one line a cell anywhere else."""
+
+    def __init__(self, place: Place, grid: Grid, out: TextIO | None = None) -> None:
+        self.place, self.grid = place, grid
+        self.out = out if out is not None else sys.stderr
+        self.live, self.drawn = self.out.isatty(), 0.0
+        self.began: dict[Job, float] = {}
+        self.doing: dict[Job, str] = {}
+        self.lock = threading.Lock()
+        self.spent: dict[str, list[float]] = defaultdict(list)
+        """Seconds of finished cells, by row; of first seeds with their tuning, of others without."""
+        self.all = [(row.name, seed) for row in grid.rows for seed in grid.seeds]
+        self.done = {job for job in self.all if self._remember(job)}
+        if self.done:
+            self._print(f"{len(self.done)} of {len(self.all)} cells are there already")
+
+    def _remember(self, job: Job) -> bool:
+        cell = self.place.read(*job)
+        if cell is not None:
+            tuning = cell["seconds"]["tuning"] if job[1] == min(self.grid.seeds) else 0.0
+            self.spent[job[0]] += [sum(cell["seconds"].values()), sum(cell["seconds"].values()) - tuning]
+        return cell is not None
+
+    def begin(self, job: Job) -> None:
+        """A cell was begun."""
+        with self.lock:
+            self.began[job], self.doing[job] = time.monotonic(), "starting"
+
+    def heard(self, job: Job, said: dict[str, Any]) -> None:
+        """A message from the process that makes a cell."""
+        if "step" not in said:
+            return
+        passes = f" pass {said['epoch']}/{said['epochs']} {said['share']:4.0%}" if "epoch" in said else ""
+        with self.lock:
+            self.doing[job] = said["step"] + passes
+            if self.live and time.monotonic() - self.drawn > 0.2:
+                self.drawn = time.monotonic()
+                self.out.write(f"\r\033[K{self.line()}")
+                self.out.flush()
+
+    def end(self, job: Job, why: str) -> None:
+        """A cell is finished, or failed."""
+        with self.lock:
+            took = time.monotonic() - self.began.pop(job)
+            self.doing.pop(job)
+            self.done.add(job)
+            cell = self.place.read(*job)
+            if cell is None:
+                what = f"failed: {why}"
+            else:
+                self._remember(job)
+                metric = self.grid.show[0]
+                what = f"{metric} {100 * cell['test']['metrics'][metric]['value']:.2f} %"
+            left = self.left()
+            self._print(
+                f"[{len(self.done)}/{len(self.all)}] {job[0]}, seed {job[1]}: {what}, in {clock(took)}"
+                + (f"; about {clock(left)} left" if left else "")
+            )
+
+    def line(self) -> str:
+        """`3/36 done; narm, seed 0: trial 2 pass 3/30  41 %; about 12:30 left`"""
+        doing = "; ".join(f"{row}, seed {seed}: {what}" for (row, seed), what in self.doing.items())
+        left = self.left()
+        return f"{len(self.done)}/{len(self.all)} done; {doing}" + (f"; about {clock(left)} left" if left else "")
+
+    def left(self) -> float:
+        """Seconds that the missing cells will take, by those that are finished; 0 if nothing is known."""
+        first = min(self.grid.seeds)
+        whole = [spent[0] for spent in self.spent.values()]
+        if not whole:
+            return 0.0
+        mean, total = sum(whole) / len(whole), 0.0
+        for row, seed in self.all:
+            if (row, seed) not in self.done:
+                known = self.spent.get(row)
+                total += (known[0 if seed == first else -1]) if known else mean
+        running = sum(time.monotonic() - began for began in self.began.values())
+        return max(total - running, 0.0) / max(len(self.began), 1)
+
+    def close(self) -> None:
+        """The live line goes."""
+        if self.live:
+            self.out.write("\r\033[K")
+            self.out.flush()
+
+    def _print(self, text: str) -> None:
+        print(f"\r\033[K{text}" if self.live else text, file=self.out, flush=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two runs in one folder would make the same cells."""
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"{folder}: another run is at work here; wait for it, or choose another folder") from None
+        yield

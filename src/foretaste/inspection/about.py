@@ -1,0 +1,110 @@
+"""What a saved recommender, the models, or this machine are like: plain facts, and text."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import foretaste
+
+if TYPE_CHECKING:
+    from foretaste.models.saved import Trained
+
+PACKAGES = ("torch", "numpy", "duckdb", "safetensors", "pydantic", "cyclopts")
+
+Found = tuple[dict[str, Any], str]
+"""Facts, and the same as text."""
+
+
+def trained_facts(trained: Trained) -> Found:
+    """A trained recommender: its settings, and what it was made from."""
+    model, facts = trained.model, trained.facts
+    passes = facts.get("history") or []
+    best = next((one for one in passes if one["epoch"] == facts.get("passes") and "validation" in one), None)
+    made = facts.get("trained_with") or {}
+    lines: dict[str, Any] = {
+        "model": f"{trained.name}: {type(model).summary}",
+        "settings": _pairs(model.config.as_dict()),
+        "trained with": _pairs(made),
+        "weights": sum(weight.numel() for weight in model.state_dict().values()),
+        "items": model.n_items,
+        "users": model.n_users,
+        "data": facts.get("data", {}).get("split", {}) and facts["data"]["split"]["text"],
+        "passes": f"{facts['passes']} of {len(passes)}" if passes and not made.get("refit") else facts.get("passes"),
+    }
+    if best is not None:
+        name = made.get("metric", "recall@20")
+        lines["validation"] = f"{name} {100 * best['validation'][name]:.2f} %, in pass {best['epoch']}"
+    lines["made with"] = f"Foretaste {facts.get('made_with')}"
+    known = {"model": trained.name, "config": model.config.as_dict(), "items": model.n_items, "users": model.n_users}
+    return {**known, **facts}, _lines({name: value for name, value in lines.items() if value})
+
+
+def inspect_models() -> Found:
+    """The models that can be trained."""
+    from foretaste.models import MODELS, model_class
+
+    facts, lines = {}, []
+    for name in MODELS:
+        kind = model_class(name)
+        facts[name] = {
+            "summary": kind.summary,
+            "paper": kind.paper,
+            "scope": kind.scope,
+            "needs": sorted(kind.needs),
+            "learns": kind.learns,
+            "causal": kind.causal,
+            "not_applicable": dict(kind.not_applicable),
+            "settings": {
+                key: {"default": field.default, "about": field.description}
+                for key, field in kind.Config.model_fields.items()
+            },
+        }
+        needs = f", needs {' and '.join(sorted(kind.needs))}" if kind.needs else ""
+        lines += [f"{name:8} {kind.summary}", f"{'':8} {kind.paper}", f"{'':8} a row is a {kind.scope}{needs}"]
+        lines += [f"{'':8} the battery leaves out its {part}: {why}" for part, why in kind.not_applicable.items()]
+        lines += [f"{'':8} {key} = {field.default}" for key, field in kind.Config.model_fields.items()] + [""]
+    return facts, "\n".join(lines).rstrip()
+
+
+def environment() -> Found:
+    """Versions and hardware."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    facts: dict[str, Any] = {
+        "foretaste": foretaste.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "gpu": gpus,
+    }
+    for package in PACKAGES:
+        try:
+            facts[package] = version(package)
+        except PackageNotFoundError:
+            facts[package] = "missing"
+    return facts, _lines({**facts, "gpu": ", ".join(gpus) or "none"})
+
+
+def _lines(facts: dict[str, Any]) -> str:
+    """One line a fact."""
+    width = max(map(len, facts)) + 2
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {number:,.6g}" for key, number in value.items()) or "none"
+        elif isinstance(value, float):
+            value = f"{100 * value:.2f} %"
+        elif isinstance(value, int):
+            value = f"{value:,}"
+        lines.append(f"{name.replace('_', ' '):{width}}{value}")
+    return "\n".join(lines)
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())

@@ -1,0 +1,202 @@
+"""`foretaste compare` and `tune` from end to end: cells in processes of their own, failures, kills, the table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foretaste import EventLog, Recommender, shop
+from foretaste.compare.grid import Place
+from foretaste.compare.summary import summarise
+from foretaste.config import read_toml
+from foretaste.data.prepared import Prepared
+from foretaste.data.splits import GlobalTime
+from foretaste.errors import DataError
+from foretaste.evaluation.report import Evaluation
+from tests.shell import Shell
+
+pytest.importorskip("optuna")
+
+QUICK = ("--set", "epochs=2", "--set", "embedding_size=8", "--budget", "2", "--seeds", "2")
+
+
+@pytest.fixture
+def ft(capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(capsys)
+
+
+@pytest.fixture(scope="module")
+def clicks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compare") / "clicks"
+    columns = {name: column for name, column in shop(n_users=60, n_items=40, seed=3).columns.items() if name != "dwell"}
+    log = EventLog.read(columns, user="user", session="session", item="item", time="time")
+    log.prepare(GlobalTime(fraction=0.2), validation=GlobalTime(fraction=0.2), folder=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(clicks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """pop, a twin of it, bpr-mf, and a model whose needs the log does not meet."""
+    out = tmp_path_factory.mktemp("compared") / "found"
+    models = "pop,twin=pop,bpr-mf,paper=asars"
+    command = [sys.executable, "-m", "foretaste", "compare", str(clicks), "--out", str(out), "--models", models]
+    settings = ["--set", "paper.mode=paper", *QUICK]
+    subprocess.run([*command, *settings], check=True, capture_output=True, text=True)
+    return out
+
+
+def test_every_row_is_there_and_says_how_it_was_made(compared: Path, clicks: Path) -> None:
+    place = Place(compared)
+    summary = summarise(place)
+    assert [line.name for line in summary.lines] == ["pop", "twin", "bpr-mf", "paper"]
+    assert [len(line.cells) for line in summary.lines] == [2, 2, 2, 0]
+    assert "needs dwell" in summary.line("paper").failures[0]
+    first, second = summary.line("bpr-mf").cells
+    assert [len(first["tried"]), len(second["tried"])] == [2, 0]
+    assert first["chosen"] == second["chosen"] == max(first["tried"], key=lambda trial: trial["score"])["change"]
+    assert "embedding_size" not in first["chosen"]  # given by hand, so not searched
+    assert first["config"]["embedding_size"] == 8
+    assert first["test"]["metrics"] != second["test"]["metrics"]
+    assert first["peak_mb"] > 50
+    assert 0 < first["milliseconds"]["median"] <= first["milliseconds"]["p90"]
+    figure = summary.line("bpr-mf").figures["recall@20"]
+    assert figure.seeds == tuple(cell["test"]["metrics"]["recall@20"]["value"] for cell in (first, second))
+    assert figure.mean == pytest.approx(sum(figure.seeds) / 2)
+    assert not any((compared / "runs").iterdir())
+    ready = Recommender.load(place.model("bpr-mf"))
+    again = ready.evaluate(Prepared.open(clicks), cutoffs=(5, 10, 20)).means()
+    assert again["recall@20"] == pytest.approx(first["test"]["metrics"]["recall@20"]["value"])
+
+
+def test_a_model_is_no_better_than_itself(compared: Path) -> None:
+    summary = summarise(Place(compared))
+    assert summary.reference == max(("pop", "bpr-mf"), key=lambda name: summary.line(name).figures["recall@20"].mean)
+    place = Place(compared)
+    ranks = [Evaluation.load_ranks(place.ranks(name, 0)) for name in ("pop", "twin")]
+    same = ranks[0].against(ranks[1])
+    assert (same.difference, same.low, same.high, same.p_randomisation) == (0, 0, 0, 1)
+
+
+def test_the_table_and_the_numbers(compared: Path) -> None:
+    text = (compared / "table.md").read_text()
+    assert "| bpr-mf | " in text
+    assert "- paper: model 'asars' needs dwell" in text
+    with (compared / "numbers.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    recall = [row for row in rows if row["row"] == "pop" and row["metric"] == "recall@20" and row["seed"] == "1"]
+    assert float(recall[0]["value"]) == summarise(Place(compared)).line("pop").figures["recall@20"].seeds[1]
+    assert {row["metric"] for row in rows if row["question"] == "cost"} >= {"training", "peak_mb", "median"}
+
+
+def test_finished_cells_are_kept_and_a_new_row_is_added(compared: Path, clicks: Path, ft: Shell) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in (compared / "cells").glob("*-seed?.json")}
+    found = ft.well("compare", clicks, "--out", compared, "--models", "fpmc", *QUICK, "--json")
+    assert set(found.json["rows"]) == {"pop", "twin", "bpr-mf", "paper", "fpmc"}
+    assert "6 of 10 cells are there already" in found.err
+    after = {path.name: path.stat().st_mtime_ns for path in (compared / "cells").glob("*-seed?.json")}
+    assert {name: after[name] for name in before} == before
+    wrong = ft("compare", clicks, "--out", compared, "--models", "pop", "--metric", "mrr@20", "--seeds", "1")
+    assert wrong.status == 2
+    assert "begun with" in wrong.err
+
+
+def test_other_cases_are_refused(compared: Path, clicks: Path, tmp_path: Path) -> None:
+    place = Place(compared)
+    kept = place.ranks("twin", 0).read_bytes()
+    other = Recommender.load(place.model("pop")).evaluate(
+        Prepared.open(clicks), protocol="last-item", cutoffs=(5, 10, 20)
+    )
+    try:
+        other.save_ranks(place.ranks("twin", 0))
+        with pytest.raises(DataError, match="'pop' and 'twin' were not asked the same cases"):
+            summarise(place)
+    finally:
+        place.ranks("twin", 0).write_bytes(kept)
+
+
+def test_killed_in_the_middle_it_goes_on_and_ends_the_same(clicks: Path, tmp_path: Path) -> None:
+    def begin(out: Path) -> subprocess.Popen[str]:
+        words = ["compare", str(clicks), "--out", str(out), "--models", "bpr-mf", "--set", "epochs=6"]
+        command = [sys.executable, "-m", "foretaste", *words, "--set", "checkpoint_seconds=0.01", "--seeds", "1"]
+        return subprocess.Popen([*command, "--budget", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert begin(whole).wait() == 0
+    child = begin(killed)
+    deadline = time.monotonic() + 60
+    while not list(killed.glob("runs/*/*/log.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    for _ in range(100):  # the process of the cell sees that its parent is gone, and goes too
+        try:
+            again = begin(killed)
+            errors = again.communicate()[1]
+            assert again.returncode == 0, errors
+            break
+        except AssertionError:
+            time.sleep(0.2)
+    one, two = (json.loads(Place(out).cell("bpr-mf", 0).read_text()) for out in (whole, killed))
+    assert two["chosen"] == one["chosen"]
+    assert two["test"]["metrics"] == one["test"]["metrics"]
+
+
+def test_a_cell_that_dies_says_so_and_takes_nothing_with_it(
+    clicks: Path, tmp_path: Path, ft: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from foretaste.compare import run
+
+    real = subprocess.Popen
+
+    def deadly(command: list[str], **options: Any) -> Any:
+        if "bpr-mf" in command:
+            command = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+        return real(command, **options)
+
+    monkeypatch.setattr(run.subprocess, "Popen", deadly)
+    found = ft.well(
+        "compare", clicks, "--out", tmp_path / "out", "--models", "bpr-mf,pop", "--budget", "1", "--seeds", "1"
+    )
+    assert "- bpr-mf: its process was ended by SIGKILL, perhaps for want of memory" in found.out
+    assert "| pop | " in found.out
+
+
+def test_words_that_mean_nothing_are_refused(clicks: Path, tmp_path: Path, ft: Shell) -> None:
+    out = ("--out", tmp_path / "out")
+    for words, message in (
+        (("compare", clicks, *out, "--models", "narn"), "did you mean 'narm'"),
+        (("compare", clicks, *out, "--models", "pop", "--set", "epocs=3"), "did you mean 'epochs'"),
+        (("compare", clicks, *out, "--protocol", "per-stp"), "did you mean 'per-step'"),
+        (("compare", *out), "or --simulated"),
+        (("compare", clicks, *out, "--seeds", "0"), "seeds = 0"),
+        (("compare", clicks, *out, "--budget", "0"), "trials"),
+        (("compare", clicks, *out, "--workers", "0", "--models", "pop"), "workers = 0"),
+        (("tune", clicks, "--model", "narn", "--out", tmp_path / "a.toml"), "did you mean 'narm'"),
+    ):
+        ran = ft(*words)
+        assert ran.status == 2, words
+        assert message in ran.err, words
+
+
+def test_tune_writes_a_recipe_that_train_reads(clicks: Path, tmp_path: Path, ft: Shell) -> None:
+    recipe = tmp_path / "best.toml"
+    search = ("tune", clicks, "--model", "bpr-mf", "--out", recipe, "--trials", "3", "--set", "epochs=2")
+    told = ft.well(*search, "--json").json
+    assert len(told["tried"]) == 3
+    best = max(told["tried"], key=lambda trial: trial["score"])
+    assert told["best"] == best
+    written = read_toml(recipe)
+    assert written["settings"] == {"epochs": 2, **best["change"]}
+    assert written["refit"] is True
+    assert "3 settings" in written["about"]
+    facts = ft.well("train", clicks, "--out", tmp_path / "run", "--recipe", recipe, "--json").json
+    assert facts["trained_with"]["learning_rate"] == best["change"]["learning_rate"]

@@ -1,0 +1,55 @@
+"""A comparison as data: what is refused, and what may be added to one that was begun."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from foretaste.compare.grid import Grid, Place, Row
+from foretaste.errors import ConfigError, SavedFileError
+
+ONE = Row(name="one", model="pop")
+TWO = Row(name="two", model="bpr-mf", settings={"epochs": 2}, trials=3)
+
+
+def test_what_contradicts_itself_is_refused() -> None:
+    with pytest.raises(ConfigError, match="two rows are called 'one'"):
+        Grid(title="t", rows=(ONE, ONE))
+    with pytest.raises(ConfigError, match="'too' is no row; did you mean 'two'"):
+        Grid(title="t", rows=(ONE, TWO), reference="too")
+    with pytest.raises(ConfigError, match="not both"):
+        Row(name="x", model="pop", tries=({"a": 1},), trials=2)
+    with pytest.raises(ConfigError, match="at least one row"):
+        Grid(title="t", rows=())
+    with pytest.raises(ConfigError, match="'name'"):
+        Row(name="../away", model="pop")
+    with pytest.raises(ConfigError, match="unknown key 'mdel'"):
+        Row.of({"name": "x", "mdel": "pop"})
+
+
+def test_rows_and_seeds_are_added_and_the_questions_stay(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.begin(Grid(title="t", rows=(ONE,), seeds=(0, 1), data="log"))
+    joined = place.begin(Grid(title="t", rows=(TWO,), seeds=(1, 2), data="log"))
+    assert [row.name for row in joined.rows] == ["one", "two"]
+    assert joined.seeds == (0, 1, 2)
+    assert place.grid() == joined
+    with pytest.raises(ConfigError, match=r"begun with ask = 'per-step', not 'product'"):
+        place.begin(Grid(title="t", rows=(ONE,), ask="product", data="log"))
+    with pytest.raises(ConfigError, match=r"begun with data = 'log', not 'other'"):
+        place.begin(Grid(title="t", rows=(ONE,), data="other"))
+    with pytest.raises(ConfigError, match="row 'two' was begun with other settings or another budget"):
+        place.begin(Grid(title="t", rows=(TWO.with_(trials=4),), data="log"))
+    assert place.begin(Grid(title="t", rows=(TWO.with_(published="0.5"),), data="log")).row("two").published == "0.5"
+
+
+def test_a_folder_without_a_comparison_and_a_broken_cell(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    with pytest.raises(SavedFileError, match="no comparison was begun here"):
+        place.grid()
+    place.cell("one", 0).parent.mkdir()
+    place.cell("one", 0).write_text('{"half":')
+    with pytest.raises(SavedFileError, match="not a finished cell"):
+        place.read("one", 0)
+    assert place.read("one", 1) is None

@@ -1,0 +1,148 @@
+"""The search of a model's space, with a function in place of trainings: the budget, the first point, kills, stops."""
+
+from __future__ import annotations
+
+import builtins
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foretaste.compare.search import Settings, Stop, Trial, best_of, exactly, named, search
+from foretaste.errors import ConfigError, ForetasteError, TrainingError
+from foretaste.models import MODELS, model_class
+from foretaste.recommender import Recommender
+from foretaste.spaces import SPACES, Between, OneOf, Space
+
+pytest.importorskip("optuna")
+
+SPACE: Space = {"rate": Between(1e-3, 1e-1), "size": OneOf(8, 16, 32)}
+NOW = {"rate": 0.02, "size": 16}
+
+
+def bowl(change: Settings, stop: Stop) -> Trial:
+    """Best at rate 0.01 and size 32."""
+    score = -abs(math.log10(change["rate"]) + 2) - abs(change["size"] - 32) / 32
+    return Trial(dict(change), score, best_epoch=1, passes=1)
+
+
+def test_the_first_point_is_the_settings_as_they_are_and_the_budget_is_kept(tmp_path: Path) -> None:
+    found = search(SPACE, NOW, 12, bowl, tmp_path / "journal", seed=1)
+    assert len(found) == 12
+    assert found[0].change == NOW
+    assert all(1e-3 <= trial.change["rate"] <= 1e-1 for trial in found)
+    assert len({named(trial.change) for trial in found}) == 12
+    assert best_of(found).score > found[0].score
+    assert best_of(found).change["size"] == 32
+
+
+def test_a_killed_search_tries_what_one_that_was_not_killed_tries(tmp_path: Path) -> None:
+    whole = search(SPACE, NOW, 9, bowl, tmp_path / "whole", seed=4)
+    calls = 0
+
+    def dying(change: Settings, stop: Stop) -> Trial:
+        nonlocal calls
+        calls += 1
+        if calls in (3, 6):
+            raise KeyboardInterrupt
+        return bowl(change, stop)
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            search(SPACE, NOW, 9, dying, tmp_path / "killed", seed=4)
+    found = search(SPACE, NOW, 9, dying, tmp_path / "killed", seed=4)
+    assert found == whole
+    assert calls == 11  # nine, and the two that were cut off again
+    assert search(SPACE, NOW, 9, dying, tmp_path / "killed", seed=4) == found
+    assert calls == 11
+
+
+def test_a_space_of_three_points_gives_three(tmp_path: Path) -> None:
+    found = search({"size": OneOf(8, 16, 32)}, {"size": 16}, 10, bowl_of_size, tmp_path / "journal", seed=0)
+    assert sorted(trial.change["size"] for trial in found) == [8, 16, 32]
+
+
+def bowl_of_size(change: Settings, stop: Stop) -> Trial:
+    return Trial(dict(change), float(change["size"]))
+
+
+def test_settings_outside_the_space_widen_it(tmp_path: Path) -> None:
+    found = search(SPACE, {"rate": 0.5, "size": 7}, 3, bowl, tmp_path / "journal", seed=0)
+    assert found[0].change == {"rate": 0.5, "size": 7}
+    with pytest.raises(ConfigError, match="logarithmic scale"):
+        search(SPACE, {"rate": 0.0, "size": 7}, 3, bowl, tmp_path / "other", seed=0)
+
+
+def test_a_trial_that_falls_behind_is_stopped_and_never_the_best(tmp_path: Path) -> None:
+    def slow(change: Settings, stop: Stop) -> Trial:
+        for epoch in range(1, 6):
+            if stop(epoch, bowl(change, stop).score * (6 - epoch)):
+                return Trial(dict(change), 99.0, passes=epoch, pruned=True)
+        return bowl(change, stop)
+
+    found = search(SPACE, NOW, 12, slow, tmp_path / "journal", seed=2)
+    assert len(found) == 12
+    stopped = [trial for trial in found if trial.pruned]
+    assert stopped
+    assert not any(trial.pruned for trial in found[:3])
+    assert best_of(found).score < 99
+
+
+def test_a_trial_that_diverges_is_a_bad_trial(tmp_path: Path) -> None:
+    def touchy(change: Settings, stop: Stop) -> Trial:
+        if change["size"] == 16:
+            raise TrainingError("the loss became nan")
+        return bowl(change, stop)
+
+    found = search(SPACE, NOW, 6, touchy, tmp_path / "journal", seed=0)
+    assert len(found) == 6
+    assert math.isnan(found[0].score)
+    assert found[0].error == "the loss became nan"
+    assert found[0].as_dict()["score"] is None
+    assert not math.isnan(best_of(found).score)
+    with pytest.raises(TrainingError, match="nothing that was tried could be trained: the loss became nan"):
+        best_of(exactly(({"rate": 0.1, "size": 16},), touchy))
+
+
+def test_exactly_what_is_named_in_order() -> None:
+    tries: tuple[dict[str, Any], ...] = ({"rate": 0.1, "size": 8}, {"rate": 0.01, "size": 32})
+    found = exactly(tries, bowl)
+    assert [trial.change for trial in found] == list(tries)
+    assert best_of(found) is found[1]
+
+
+def test_without_optuna_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any, **more: Any) -> Any:
+        if name == "optuna":
+            raise ImportError(name)
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ForetasteError, match=r"pip install 'foretaste\[tune\]'"):
+        search(SPACE, NOW, 2, bowl, tmp_path / "journal", seed=0)
+
+
+def test_every_model_that_learns_has_a_space_of_its_own_settings() -> None:
+    assert SPACES.keys() <= MODELS.keys()
+    for name in MODELS:
+        if model_class(name).learns == "gradient":
+            assert "learning_rate" in SPACES[name], name
+        for setting, space in SPACES.get(name, {}).items():
+            low_high = space.values if isinstance(space, OneOf) else (space.low, space.high)
+            for value in low_high:
+                Recommender(name, **{setting: value})
+                assert space.holds(value)
+
+
+def test_spaces_that_are_none_are_refused() -> None:
+    with pytest.raises(ConfigError, match="at least two values"):
+        OneOf(3)
+    with pytest.raises(ConfigError, match="0 < low < high"):
+        Between(0, 1)
+    with pytest.raises(ConfigError, match="low < high"):
+        Between(2, 1, log=False)
+    assert str(OneOf(1, 2)) == "one of 1, 2"
+    assert str(Between(0.001, 0.1)) == "0.001 to 0.1 (log)"
