@@ -8,7 +8,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const key = (row, column) => {
     const cell = row.cells[column];
     if (!cell || cell.colSpan > 1) return null;
-    const text = column === 0 ? cell.textContent.trim() : cell.dataset.key;
+    const text = cell.dataset.key;
     if (text === "") return null;
     return text === undefined || text !== text.trim() || isNaN(text) ? text : Number(text);
   };

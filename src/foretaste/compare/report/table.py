@@ -36,12 +36,12 @@ class Column:
     falling: bool = True
 
 
-def sortable(caption: Html, columns: Sequence[Column], rows: Sequence[tuple[Any, Sequence[Cell]]], name: str) -> Html:
+def sortable(caption: Html, columns: Sequence[Column], rows: Sequence[tuple[Cell, Sequence[Cell]]], name: str) -> Html:
     """A table whose first column names the row. A row without cells spans: its name, and why there is nothing."""
     heads = [_head(column, rising=place == 0) for place, column in enumerate(columns)]
     body = []
     for title, cells in rows:
-        first = tag("th", title, scope="row")
+        first = tag("th", title.text, title.below, data_key=title.key, scope="row")
         if len(cells) == 1 < len(columns) - 1:
             body.append(
                 tag("tr", first, tag("td", tag("span", cells[0].text), colspan=len(columns) - 1), class_="failed")
@@ -178,10 +178,10 @@ def p_value(p: float | None) -> str:
     return "" if p is None else "< 0.001" if p < 0.0005 else f"{p:.3f}"
 
 
-def _named(line: Line, names: dict[str, Look], best: bool) -> Html:
+def _named(line: Line, names: dict[str, Look], best: bool) -> Cell:
     below = line.model if line.model != line.name and line.model in MODELS else None
     mark = tag("span", "best", class_="best") if best else None
-    return join(named(line.name, names), mark, None if below is None else tag("small", below))
+    return Cell(join(named(line.name, names), mark), None if below is None else tag("small", below), line.name)
 
 
 def _shaded(value: float | None, most: float) -> Cell:

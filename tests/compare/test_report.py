@@ -1,0 +1,403 @@
+"""The report: what it concludes, that every number stands in it, that it loads nothing and that data stays data."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from foretaste import shop
+from foretaste.compare.cell import make
+from foretaste.compare.grid import Grid, Place, Row
+from foretaste.compare.publish import publish
+from foretaste.compare.report import write_report
+from foretaste.compare.report.asked import answer, cautions
+from foretaste.compare.report.drawings import NoMatplotlib, looks
+from foretaste.compare.report.histories import SHOWN, Witnesses, moments, on_events, short_share
+from foretaste.compare.report.html import Html, escaped, listed, tag
+from foretaste.compare.report.kinds import breakdowns
+from foretaste.compare.report.settings import sweeps
+from foretaste.compare.report.verdict import decide
+from foretaste.compare.summary import Figure, Line, Summary, summarise
+from foretaste.data.files import write_text
+from foretaste.data.prepared import Prepared
+from foretaste.data.sequences import TEST
+from foretaste.data.splits import GlobalTime
+from foretaste.evaluation.significance import Paired
+
+pytest.importorskip("matplotlib")
+
+EVIL = "<script>alert(1)<b>$x^2$"
+KNN, FPMC = "s-knn", "fpmc"
+
+
+# The verdict, on rows made by hand
+
+
+def line(name: str, mean: float, *, p: float | None = None, training: float = 10.0, ms: float | None = 1.0) -> Line:
+    """A row with an interval of one point to each side; with p, it was tested against the best, which has 0.6."""
+    cell = {
+        "seconds": {"tuning": 0.0, "training": training, "ranking": 1.0},
+        "milliseconds": None if ms is None else {"median": ms, "p90": ms, "p99": ms},
+    }
+    pair = None if p is None else Paired(0.6 - mean, 0.6 - mean, 0.6 - mean, p, p, p, 5, 3, 8, 80)
+    figures = {"recall@20": Figure(mean, mean - 0.01, mean + 0.01, (mean,))}
+    return Line(name, "pop", "", (cell,), {}, figures, pair, p)
+
+
+def summary_of(*lines: Line, reference: str = "a") -> Summary:
+    grid = Grid(title="by hand", rows=tuple(Row(name=one.name, model=one.model) for one in lines))
+    return Summary(grid, lines, reference)
+
+
+def said(*lines: Line, reference: str = "a") -> str:
+    """The answer as a person reads it."""
+    found = answer(summary_of(*lines, reference=reference), looks([one.name for one in lines]))
+    return html.unescape(re.sub(r"<[^>]+>", "", found)).replace("●\u00a0", "").replace("\u00a0", " ")
+
+
+def test_the_best_those_like_it_and_the_cheapest_good_one() -> None:
+    lines = (
+        line("c", 0.30, p=0.002, training=0.1, ms=0.1),
+        line("a", 0.60, training=100.0, ms=5.0),
+        line("b", 0.595, p=0.4, training=20.0, ms=2.0),
+    )
+    verdict = decide(summary_of(*lines))
+    assert verdict is not None
+    assert [one.name for one in verdict.ranked] == ["a", "b", "c"]
+    assert [one.name for one in verdict.alike] == ["b"]
+    assert [one.name for one in verdict.worse] == ["c"]
+    assert [one.name for one in verdict.good] == ["a", "b"]  # 0.595 lies in 0.59 to 0.61
+    assert verdict.cheapest is verdict.quickest is lines[2]
+    text = said(*lines)
+    assert text.startswith("a is best by recall@20: 60.00 % (95 % interval over users 59.00 to 61.00).")
+    assert (
+        "b cannot be told from it (p 0.400 after Holm); c is worse (paired test, p 0.002 at most after Holm)." in text
+    )
+    assert "The cheapest good model is b: 59.50 %, 0.8 % less than the best, trained in 20 s against 100 s" in text
+    assert "What to do. Use b: this log cannot tell it from a, and it costs less." in text
+
+
+def test_within_two_percent_is_good_though_told_apart() -> None:
+    lines = line("a", 0.60, training=100.0), line("b", 0.5885, p=0.01, training=1.0), line("c", 0.58, p=0.01)
+    verdict = decide(summary_of(*lines))
+    assert verdict is not None
+    assert [one.name for one in verdict.good] == ["a", "b"]  # 0.98 of 0.6 is 0.588
+    assert "All others are worse" in said(*lines)
+    assert "Use a where accuracy is all that counts; b where the last 1.15 points are not worth the cost." in said(
+        *lines
+    )
+
+
+def test_costs_within_a_factor_of_two_are_alike() -> None:
+    lines = line("a", 0.60, training=19.0, ms=0.4), line("b", 0.595, p=0.4, training=10.0, ms=0.1)
+    verdict = decide(summary_of(*lines))
+    assert verdict is not None
+    assert verdict.cheapest is verdict.quickest is lines[0]  # 19 s is less than twice 10 s; below 0.5 ms all are alike
+    assert "No model near it costs much less, so it is the cheapest good one too." in said(*lines)
+
+
+def test_what_cannot_serve_is_not_recommended() -> None:
+    lines = line("a", 0.60, ms=None), line("b", 0.595, p=0.4)
+    verdict = decide(summary_of(*lines))
+    assert verdict is not None
+    assert verdict.cheapest is lines[1]
+    assert "Use b" in said(*lines)
+
+
+def test_a_named_reference_is_no_proof_about_the_best() -> None:
+    text = said(line("a", 0.50), line("b", 0.60, p=0.001), reference="a")
+    assert text.startswith("b is best")
+    assert (
+        "The rows were compared with a, which the comparison names; its difference from it is more than chance" in text
+    )
+    assert "cannot be told" not in text
+
+
+def test_one_model_and_none() -> None:
+    assert "is the only model with a result" in said(line("a", 0.6))
+    failed = Line("a", "pop", "", (), {0: "out of memory"})
+    assert decide(summary_of(failed, reference="")) is None
+    assert "nothing can be said yet: out of memory" in said(failed, reference="")
+
+
+# Pieces
+
+
+def test_html_escapes_data_and_nothing_else() -> None:
+    assert escaped("<b>&\"'") == "&lt;b&gt;&amp;&quot;&#x27;"
+    assert tag("td", Html("<b>"), "<i>", class_="a", data_key='"', hidden=False) == (
+        '<td class="a" data-key="&quot;"><b>&lt;i&gt;</td>'
+    )
+    assert listed(["a", "b", "<"]) == "a, b and &lt;"
+
+
+def test_weights_stand_beside_their_events() -> None:
+    history, shown = ["a", "b", "c", "b"], ["c", "b"]
+    newest = on_events([("b", 0.1), ("c", 0.2), ("b", 0.7)], history, shown)
+    assert newest == ([0.2, 0.7], 0.1)  # one weight for each of the newest events
+    items = on_events([("b", 0.6), ("a", 0.3), ("z", 0.1)], history, shown)
+    assert items == ([0.0, 0.6], pytest.approx(0.4))  # items: at their newest occurrence, the rest is older
+    assert on_events([], history, shown) == ([], 0.0)
+    assert short_share({"long_short": [0.25, 0.75]}) == 0.75
+    assert short_share({"gate": [0.2, 0.4]}) == pytest.approx(0.3)
+    assert short_share({"memory": [1.0]}) is None
+
+
+def test_sweeps_are_rows_that_differ_in_one_number() -> None:
+    rows = [Row(name=f"a{alpha}", model="rum-item", settings={"alpha": alpha}) for alpha in (0.2, 1.0, 0.5)]
+    rows.append(Row(name="other", model="rum-item", settings={"alpha": 0.7, "slots": 7}))
+    rows.append(Row(name="pop", model="pop"))
+    grid = Grid(title="sweep", rows=tuple(rows))
+    (found,) = sweeps(grid, [replace(line(row.name, 0.5), model=row.model) for row in rows])
+    assert (found.model, found.setting) == ("rum-item", "alpha")
+    assert [(value, one.name) for value, one in found.points] == [(0.2, "a0.2"), (0.5, "a0.5"), (1.0, "a1.0")]
+
+
+def test_looks_stay_when_rows_are_added() -> None:
+    few, many = looks(["a", "b"]), looks(["a", "b", *map(str, range(20))])
+    assert few == {name: many[name] for name in few}
+    assert len(set(many.values())) == 22  # told apart by colour and mark together
+
+
+# A whole report: two counting models that are alike, one that trains, one that failed; two seeds
+
+
+@pytest.fixture(scope="module")
+def clicks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log whose titles try to be HTML."""
+    folder = tmp_path_factory.mktemp("report") / "clicks"
+    made = shop(n_users=60, n_items=40, seed=3)
+    titles = {"item": made.items["item"], "title": [f"{EVIL} {raw}" for raw in made.items["item"]]}
+    log = made.log().with_items(titles, item="item", title="title")
+    log.prepare(GlobalTime(fraction=0.2), validation=GlobalTime(fraction=0.2), folder=folder)
+    return folder
+
+
+def compared(out: Path, data: Path, rows: tuple[Row, ...], seeds: tuple[int, ...]) -> Place:
+    """The cells, made here."""
+    place, log = Place(out), Prepared.open(data)
+    grid = place.begin(Grid(title=f"Report of {EVIL}", rows=rows, seeds=seeds))
+    for row in rows:
+        for seed in seeds:
+            if row.model == "narm":
+                why = json.dumps({"why": f"its process was ended by SIGKILL {EVIL}"})
+                write_text(place.failure(row.name, seed), why)
+            else:
+                cell = make(log, grid, row, seed, place, "cpu", lambda facts: None)
+                write_text(place.cell(row.name, seed), json.dumps(cell))
+    return place
+
+
+@pytest.fixture(scope="module")
+def place(clicks: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    rows = (
+        Row(name=KNN, model="s-knn"),
+        Row(name=EVIL, model="s-knn"),
+        Row(name=FPMC, model="fpmc", settings={"epochs": 2, "embedding_size": 4}, tries=({"l2": 0.0}, {"l2": 0.1})),
+        Row(name="broken", model="narm"),
+    )
+    found = compared(tmp_path_factory.mktemp("report") / "found", clicks, rows, (0, 1))
+    publish(found, clicks)
+    return found
+
+
+@pytest.fixture(scope="module")
+def page(place: Place) -> str:
+    return (place.folder / "report.html").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def summary(place: Place) -> Summary:
+    return summarise(place)
+
+
+def rows_of(page: str, table: int = 0) -> dict[str, list[str]]:
+    """The rows of a sortable table as text, by the text of their heading."""
+    body = re.findall(r'<table class="sortable">.*?<tbody>(.*?)</tbody>', page, re.DOTALL)[table]
+    out = {}
+    for row in re.findall(r"<tr.*?</tr>", body, re.DOTALL):
+        cells = [
+            html.unescape(re.sub(r"<[^>]+>", " ", cell)) for cell in re.findall(r"<t[hd].*?</t[hd]>", row, re.DOTALL)
+        ]
+        out[" ".join(cells[0].split())] = [" ".join(cell.split()) for cell in cells[1:]]
+    return out
+
+
+def test_the_table_holds_every_row_with_its_numbers(page: str, summary: Summary) -> None:
+    rows = rows_of(page)
+    assert len(rows) == 4
+    (found,) = (cells for name, cells in rows.items() if name.endswith("fpmc"))
+    row = summary.line(FPMC)
+    recall, pair = row.figures["recall@20"], row.against
+    assert pair is not None
+    assert row.p is not None
+    assert found[0].startswith(f"{100 * recall.mean:.2f} {100 * recall.low:.2f} to {100 * recall.high:.2f}")
+    low, high = min(recall.seeds), max(recall.seeds)
+    assert found[0].endswith(f"seeds {100 * low:.2f} to {100 * high:.2f}")
+    assert found[2].startswith(f"{100 * pair.difference:+.2f} {100 * pair.low:+.2f} to {100 * pair.high:+.2f}")
+    assert found[3] == f"{row.p:.3f}"
+    assert found[4] == f"{pair.losses} of {pair.clusters}"
+    assert found[-1] == f"l2 = {row.cells[0]['chosen']['l2']:.4g}"
+
+
+def test_a_failed_row_says_why(page: str, summary: Summary) -> None:
+    (found,) = (cells for name, cells in rows_of(page).items() if name.endswith("broken narm"))
+    assert found == [f"No result: its process was ended by SIGKILL {EVIL}"]
+    assert any("broken" in str(one) and "SIGKILL" in str(one) for one in cautions(summary))
+
+
+def test_a_model_and_its_twin_cannot_be_told_apart(page: str, summary: Summary) -> None:
+    assert summary.reference == KNN
+    assert summary.line(EVIL).p == 1.0
+    assert "cannot be told from it (p 1.000 after Holm)" in page
+
+
+def test_what_is_data_stays_data(page: str) -> None:
+    assert EVIL not in page
+    assert page.count("<script") == page.count("</script>") == 2  # the grid as JSON, and ours
+    assert html.escape(EVIL) in page
+    assert f"{html.escape(EVIL)} " in page  # a title: with its item behind it
+
+
+def test_it_loads_nothing_and_is_small(page: str) -> None:
+    assert len(page.encode()) < 5_000_000
+    assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?!["']?#)(?:https?:|//)""", page)
+    assert not re.findall(r"@import|url\((?!#)", page)
+    links = set(re.findall(r'<a href="([^#"][^"]*)"', page))
+    assert links == {"numbers.csv", "figures/"}
+    assert "<link" not in page
+    assert "<img" not in re.sub(r"&lt;", "", page)
+
+
+def test_ids_are_taken_once_and_all_references_are_met(page: str) -> None:
+    ids = Counter(re.findall(r'\sid="([^"]+)"', page))
+    assert max(ids.values()) == 1
+    used = set(re.findall(r'(?:url\(|href=")#([^")]+)', page))
+    assert used <= set(ids)
+
+
+def test_headings_sort_by_keyboard_and_tell_their_order(page: str) -> None:
+    heads = re.findall(r'<table class="sortable">.*?<thead>(.*?)</thead>', page, re.DOTALL)
+    assert len(heads) >= 3
+    for head in heads:
+        for cell in re.findall(r"<th .*?</th>", head):
+            assert 'aria-sort="none"' in cell
+            assert '<button type="button"' in cell
+    assert f'<th data-key="{html.escape(EVIL)}" scope="row">' in page  # sorted by its name, not by its mark
+    regions = re.findall(r'<div class="wide"[^>]*>', page)
+    assert all('tabindex="0"' in one and "aria-label=" in one and 'role="region"' in one for one in regions)
+    assert page.count('role="img"') == page.count("<svg")
+    assert 'setAttribute("aria-sort"' in page
+
+
+def test_every_drawing_is_in_the_page_and_in_two_files(place: Place, page: str) -> None:
+    figures = {path.name for path in (place.folder / "figures").iterdir()}
+    names = {Path(name).stem for name in figures}
+    assert figures == {f"{name}.{kind}" for name in names for kind in ("svg", "png")}
+    assert page.count("<svg") == len(names)
+    wanted = {"accuracy-recall-20", "cost-training", "cost-median", "learning-by-pass", "learning-by-second",
+              "session-recall-20", "user-recall-20", "popularity-mrr-20", "recall-by-list", "tried-fpmc",
+              "attention-1"}  # fmt: skip
+    assert wanted <= names
+    svg = (place.folder / "figures" / "cost-training.svg").read_text("utf-8")
+    assert ">fpmc</text>" in svg
+    assert "var(--" not in svg  # the files stand alone
+    assert "var(--c2)" in page  # and the page follows light and dark
+
+
+def test_the_json_says_what_the_page_says(page: str, summary: Summary, place: Place) -> None:
+    (text,) = re.findall(r'<script type="application/json" id="comparison">(.*?)</script>', page)
+    found = json.loads(text)
+    assert Grid.of(found["grid"]) == place.grid()
+    assert found["reference"] == KNN
+    for row in summary.lines:
+        metrics = found["rows"][row.name]["metrics"]
+        assert {name: one["mean"] for name, one in metrics.items()} == {
+            name: figure.mean for name, figure in row.figures.items()
+        }
+    assert found["rows"]["broken"]["failures"]["1"].endswith(EVIL)
+
+
+def test_cases_fall_into_the_same_kinds_for_all_models(place: Place, summary: Summary) -> None:
+    lines = [row for row in summary.lines if row.cells]
+    found = {one.name: one for one in breakdowns(place, lines)}
+    assert set(found) == {"session", "user", "popularity", "repeats"}
+    cases = lines[0].cells[0]["test"]["cases"]
+    for one in found.values():
+        assert one.metrics == ["recall@20", "mrr@20"]
+        assert all(set(group.means["recall@20"]) == {KNN, EVIL, FPMC} for group in one.groups)
+        assert sum(group.size for group in one.groups) == cases
+        for name in (KNN, FPMC):  # the parts make the whole
+            whole = sum(group.size * group.means["recall@20"][name] for group in one.groups) / cases
+            assert whole == pytest.approx(summary.line(name).figures["recall@20"].mean)
+
+
+def test_moments_are_test_events_of_different_users(clicks: Path, place: Place) -> None:
+    log = Prepared.open(clicks)
+    found = moments(log)
+    assert len({moment.user for moment in found}) == len(found) == 4
+    sequences = log.sequences
+    for moment in found:
+        assert sequences.part[moment.cut] == TEST
+        assert sequences.users[moment.user] <= moment.begin < moment.cut < sequences.users[moment.user + 1]
+    assert found == moments(log)
+    witnesses = Witnesses(place, [KNN, "broken"], log)
+    assert list(witnesses.models) == [KNN]
+    assert "broken" in witnesses.silent
+    for moment in found:
+        seen = witnesses.ask(KNN, moment)
+        assert seen is not None
+        assert len(seen.weights) == len(witnesses.shown(moment)) <= SHOWN
+        assert sum(seen.weights) + seen.older == pytest.approx(1.0)
+
+
+# One seed, no data, no matplotlib
+
+
+@pytest.fixture(scope="module")
+def single(clicks: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    rows = (Row(name="pop", model="pop"), Row(name=KNN, model="s-knn"))
+    return compared(tmp_path_factory.mktemp("report") / "single", clicks, rows, (0,))
+
+
+def test_one_seed_claims_no_spread(single: Place) -> None:
+    page = write_report(single, summarise(single)).read_text("utf-8")
+    assert "One seed was trained" in page
+    assert "no spread is claimed" in page
+    assert all("seeds" not in cell for cells in rows_of(page).values() for cell in cells)
+    assert "strokes are single seeds" not in page
+    assert "the folder of the log was not given" in page
+    assert not (single.folder / "figures" / "attention-1.svg").exists()
+
+
+def test_without_matplotlib_one_sentence_names_the_extra(
+    single: Place, clicks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    (single.folder / "table.md").unlink(missing_ok=True)
+    with pytest.raises(NoMatplotlib, match=r"pip install 'foretaste\[viz\]'"):
+        write_report(single, summarise(single))
+    found = publish(single, clicks)
+    assert "no report.html: the report draws with matplotlib" in capsys.readouterr().err
+    assert (single.folder / "table.md").exists()
+    assert found.reference
+    assert not list(single.folder.glob(".figures*"))
+
+
+def test_a_damaged_saved_model_is_left_out(single: Place, clicks: Path) -> None:
+    weights = single.model(KNN) / "weights.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes(kept[: len(kept) // 2])
+    try:
+        witnesses = Witnesses(single, ["pop", KNN], Prepared.open(clicks))
+    finally:
+        weights.write_bytes(kept)
+    assert list(witnesses.models) == ["pop"]
+    assert "weights.safetensors" in witnesses.silent[KNN]
