@@ -479,7 +479,7 @@ def shortened(by: int) -> Callable[[Path], None]:
         ("recommender.json", shortened(50), "is damaged"),
         ("recommender.json", lambda file: file.write_text("[]"), "is damaged"),
         ("recommender.json", edited(format=2, foretaste="9.0"), "install a newer version"),
-        ("recommender.json", edited(model="sasrec"), "no model is called 'sasrec'"),
+        ("recommender.json", edited(model="bert4rec"), "no model is called 'bert4rec'"),
         ("recommender.json", edited(model=["narm"]), "expected str"),
         ("recommender.json", edited(config=[1]), "expected dict"),
         ("recommender.json", edited(config={"hidden": 7}), "unknown key 'hidden'"),

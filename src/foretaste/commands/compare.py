@@ -101,7 +101,8 @@ def compare(
     place.begin(grid)
     run(place, folder, workers=workers, threads=threads, device=device)
     summary = publish(place, folder)
-    show({"folder": str(out), "rows": _facts(summary)}, f"{markdown(summary)}\nwritten: {out / 'table.md'}", json)
+    look = f"look at {out / 'report.html'}; every number is in {out / 'numbers.csv'}"
+    show({"folder": str(out), "rows": _facts(summary)}, f"{markdown(summary)}\n{look}", json)
 
 
 def tune(

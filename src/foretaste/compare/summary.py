@@ -192,13 +192,14 @@ def _pairs(
 
 
 def _figures(cells: Sequence[dict[str, Any]], grid: Grid, averaged: Mapping[str, Averaged]) -> dict[str, Figure]:
-    """Every metric of every question. The interval over users needs the ranks; without them it is the first seed's."""
+    """Every metric of every question. The interval of the mean needs the ranks; where only each seed's is known, the
+    mean of their ends stands in, a little wide if anything."""
     out: dict[str, Figure] = {}
     for question in ("", *grid.also) if cells else ():
         asked = [cell["also"][question] if question else cell["test"] for cell in cells]
         for metric in asked[0]["metrics"]:
             seeds = tuple(one["metrics"][metric]["value"] for one in asked)
-            low, high = (asked[0]["metrics"][metric][end] for end in ("low", "high"))
+            low, high = (float(np.mean([one["metrics"][metric][end] for one in asked])) for end in ("low", "high"))
             if not question and metric in averaged:
                 values, clusters = averaged[metric]
                 low, high = intervals(values[:, None], clusters)[0]

@@ -115,8 +115,7 @@ def _cells(line: Line, summary: Summary, metrics: Sequence[str]) -> list[Cell]:
             cells.append(Cell())
             continue
         several = len(figure.seeds) > 1
-        own = "first seed: " if several and ": " in metric else ""  # of these there is no interval of the mean
-        below = [f"{own}{100 * figure.low:.2f} to {100 * figure.high:.2f}"]
+        below = [f"{100 * figure.low:.2f} to {100 * figure.high:.2f}"]
         if several:
             below.append(f"seeds {100 * min(figure.seeds):.2f} to {100 * max(figure.seeds):.2f}")
         cells.append(Cell(f"{100 * figure.mean:.2f}", join(*below, by=BREAK), figure.mean))
