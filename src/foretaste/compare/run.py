@@ -142,7 +142,7 @@ class Board:
     def _remember(self, job: Job) -> bool:
         cell = self.place.read(*job)
         if cell is not None:
-            tuning = cell["seconds"]["tuning"] if job[1] == min(self.grid.seeds) else 0.0
+            tuning = cell["seconds"].get("tuning", 0.0) if job[1] == min(self.grid.seeds) else 0.0
             self.spent[job[0]] += [sum(cell["seconds"].values()), sum(cell["seconds"].values()) - tuning]
         return cell is not None
 

@@ -214,10 +214,12 @@ def _failures(place: Place, grid: Grid, row: str) -> dict[int, str]:
 
 
 def _cost(cell: Mapping[str, Any], name: str) -> float | None:
-    for part in ("seconds", "milliseconds"):
-        if name in (cell[part] or {}):
-            return float(cell[part][name])
-    return None if cell.get(name) is None else float(cell[name])
+    amounts = {
+        **cell["seconds"],
+        **(cell["milliseconds"] or {}),
+        **{key: cell.get(key) for key in ("peak_mb", "weights")},
+    }
+    return None if amounts.get(name) is None else float(amounts[name])
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
