@@ -47,6 +47,7 @@ MAY_IMPORT = {
         "recommender",
         "spaces",
         "words",
+        "pages",
         "inspection",
     },
 }

@@ -35,6 +35,8 @@ def test_rows_and_seeds_are_added_and_the_questions_stay(tmp_path: Path) -> None
     assert [row.name for row in joined.rows] == ["one", "two"]
     assert joined.seeds == (0, 1, 2)
     assert place.grid() == joined
+    assert place.begin(joined.with_(reference="one")).reference == "one"
+    assert place.begin(Grid(title="t", rows=(TWO,), data="log")).reference == "one"
     with pytest.raises(ConfigError, match=r"begun with ask = 'per-step', not 'product'"):
         place.begin(Grid(title="t", rows=(ONE,), ask="product", data="log"))
     with pytest.raises(ConfigError, match=r"begun with data = 'log', not 'other'"):

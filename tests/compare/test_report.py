@@ -18,9 +18,7 @@ from foretaste.compare.grid import Grid, Place, Row
 from foretaste.compare.publish import publish
 from foretaste.compare.report import write_report
 from foretaste.compare.report.asked import answer, cautions
-from foretaste.compare.report.drawings import NoMatplotlib, looks
 from foretaste.compare.report.histories import SHOWN, Witnesses, moments, on_events, short_share
-from foretaste.compare.report.html import Html, escaped, listed, tag
 from foretaste.compare.report.kinds import breakdowns
 from foretaste.compare.report.settings import sweeps
 from foretaste.compare.report.verdict import decide
@@ -30,6 +28,8 @@ from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import TEST
 from foretaste.data.splits import GlobalTime
 from foretaste.evaluation.significance import Paired
+from foretaste.pages.drawings import NoMatplotlib, looks
+from foretaste.pages.html import Html, escaped, listed, tag
 
 pytest.importorskip("matplotlib")
 

@@ -70,6 +70,10 @@ def test_a_table_from_a_log_to_the_ledger(tmp_path: Path, ft: Shell) -> None:
     assert "| D 8 |" in some.out
     assert "| D 4 |" not in some.out
     assert "| D 4 |" in ft.well("reproduce", own, "--out", out).out
+    gone = out / "own" / "cells" / "D 4-seed0.json"
+    gone.unlink()
+    assert "| D 4 |" not in ft.well("reproduce", own, "--out", out, "--rows", "pop").out
+    assert not gone.exists()
     unknown = ft("reproduce", own, "--out", out, "--rows", "pup")
     assert unknown.status == 2
     assert "did you mean 'pop'" in unknown.err

@@ -11,7 +11,7 @@ from foretaste import words
 from foretaste.compare.grid import Grid, Place, Row
 from foretaste.compare.publish import fingerprint, publish
 from foretaste.compare.run import run
-from foretaste.compare.summary import Summary, markdown
+from foretaste.compare.summary import facts_of, markdown
 from foretaste.data.files import write_text
 from foretaste.data.folders import check_place
 from foretaste.data.prepared import Prepared
@@ -102,7 +102,7 @@ def compare(
     run(place, folder, workers=workers, threads=threads, device=device)
     summary = publish(place, folder)
     look = f"look at {out / 'report.html'}; every number is in {out / 'numbers.csv'}"
-    show({"folder": str(out), "rows": _facts(summary)}, f"{markdown(summary)}\n{look}", json)
+    show({"folder": str(out), **facts_of(summary)}, f"{markdown(summary)}\n{look}", json)
 
 
 def tune(
@@ -222,19 +222,6 @@ def _shop(out: Path) -> Path:
     if not folder.exists():
         shop().log().prepare(GlobalTime(fraction=0.1), validation=GlobalTime(fraction=0.1), folder=folder)
     return folder
-
-
-def _facts(summary: Summary) -> dict[str, Any]:
-    """The table for machines."""
-    return {
-        line.name: {
-            "figures": {name: vars(figure) for name, figure in line.figures.items()},
-            "difference": None if line.against is None else {**vars(line.against), "p": line.p},
-            "failures": dict(line.failures),
-            "chosen": line.cells[0]["chosen"] if line.cells else None,
-        }
-        for line in summary.lines
-    }
 
 
 def _recipe(model: str, metric: str, score: float, trials: int, settings: Mapping[str, Any]) -> str:

@@ -73,11 +73,9 @@ def reproduce(
     folder = prepared_folder(wanted, data, out)
     log = Prepared.open(folder)
     grid = wanted.grid(tuple(range(seeds)), fingerprint(log))
-    if chosen := [part.strip() for part in rows.split(",") if part.strip()]:
-        kept = tuple(grid.row(one) for one in chosen)
-        grid = grid.with_(rows=kept, reference=grid.reference if grid.reference in chosen else "")
+    only = [grid.row(part.strip()).name for part in rows.split(",") if part.strip()]
     place.begin(grid)
-    run(place, folder, workers=workers, threads=threads, device=device)
+    run(place, folder, only=only, workers=workers, threads=threads, device=device)
     summary = publish(place, folder)
     if ledger is not None:
         write_text(ledger, page(out))
@@ -104,7 +102,7 @@ def states(out: Path) -> tuple[dict[str, Any], str]:
     for name in names():
         wanted, summary = table(name), _summary(out / name)
         grid = wanted.grid()
-        done = 0 if summary is None else sum(bool(line.cells) for line in summary.lines if _known(grid.rows, line.name))
+        done = 0 if summary is None else sum(_finished(summary, row.name) for row in grid.rows)
         facts[name] = {
             "paper": wanted.paper,
             "data": wanted.data,
@@ -151,12 +149,8 @@ def _summary(folder: Path) -> Summary | None:
         raise type(error)(f"{folder}: {error}") from None
 
 
-def _known(rows: Any, name: str) -> bool:
-    return any(row.name == name for row in rows)
-
-
 def _finished(summary: Summary, name: str) -> bool:
-    return any(line.name == name and line.cells for line in summary.lines)
+    return any(line.name == name and bool(line.cells) for line in summary.lines)
 
 
 def _waiting(wanted: Table, out: Path) -> str:

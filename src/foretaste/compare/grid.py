@@ -170,7 +170,7 @@ def _joined(old: Grid, new: Grid, path: Path) -> Grid:
             )
         kept[row.name] = row
     changes: Mapping[str, Any] = {"rows": [row.model_dump() for row in kept.values()]}
-    return new.with_(**changes, seeds=tuple(sorted({*old.seeds, *new.seeds})))
+    return new.with_(**changes, reference=new.reference or old.reference, seeds=tuple(sorted({*old.seeds, *new.seeds})))
 
 
 def _made(row: Row) -> dict[str, Any]:

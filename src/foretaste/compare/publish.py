@@ -10,10 +10,10 @@ import numpy as np
 
 from foretaste.compare.grid import Place
 from foretaste.compare.report import write_report
-from foretaste.compare.report.drawings import NoMatplotlib
 from foretaste.compare.summary import Summary, markdown, numbers, summarise
 from foretaste.data.files import write_text
 from foretaste.data.prepared import Prepared
+from foretaste.pages.drawings import NoMatplotlib
 
 
 def publish(place: Place, data: Path) -> Summary:

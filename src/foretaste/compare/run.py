@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,9 +26,17 @@ Job = tuple[str, int]
 """Row and seed."""
 
 
-def run(place: Place, data: Path, *, workers: int = 1, threads: int = 1, device: str = "cpu", out: TextIO | None = None
-        ) -> None:  # fmt: skip
-    """Make every cell that is not there yet.
+def run(
+    place: Place,
+    data: Path,
+    *,
+    only: Collection[str] = (),
+    workers: int = 1,
+    threads: int = 1,
+    device: str = "cpu",
+    out: TextIO | None = None,
+) -> None:
+    """Make every cell that is not there yet; of these rows `only`, where some are named.
 
     A cell that fails leaves a file that says why, the others go on; failed cells are tried again by the next run.
     `workers` cells are made at a time, with `threads` threads each.
@@ -36,6 +44,8 @@ def run(place: Place, data: Path, *, workers: int = 1, threads: int = 1, device:
     if workers < 1:
         raise ConfigError(f"workers = {workers}; give at least 1")
     grid = place.grid()
+    if only:
+        grid = grid.with_(rows=tuple(grid.row(name) for name in only), reference="")
     first, *others = sorted(grid.seeds)
     with _alone(place.folder):
         board = Board(place, grid, out)

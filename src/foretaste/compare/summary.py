@@ -153,6 +153,25 @@ def numbers(summary: Summary) -> str:
     return out.getvalue()
 
 
+def facts_of(summary: Summary) -> dict[str, Any]:
+    """The comparison for machines."""
+    lines = {
+        line.name: {
+            "model": line.model,
+            "metrics": {name: vars(figure) for name, figure in line.figures.items()},
+            "against": None if line.against is None else {**vars(line.against), "p_holm": line.p},
+            "cost": {
+                name: line.cost(name) for name in ("tuning", "training", "median", "p90", "p99", "peak_mb", "weights")
+            },
+            "seeds": [cell["seed"] for cell in line.cells],
+            "chosen": line.cells[0]["chosen"] if line.cells else None,
+            "failures": dict(line.failures),
+        }
+        for line in summary.lines
+    }
+    return {"grid": summary.grid.as_dict(), "reference": summary.reference, "rows": lines}
+
+
 def _ranks(place: Place, cells: Sequence[dict[str, Any]]) -> list[Evaluation]:
     """Of each cell; nothing where a file of ranks is missing."""
     paths = [place.ranks(cell["row"], cell["seed"]) for cell in cells]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from foretaste.compare.report.drawings import COLOURS, INK, PAPER, SOFT, canvas, only
 from foretaste.inspection.log import LogFacts
 from foretaste.inspection.returns import DEEP
 from foretaste.inspection.spread import Bar, Gamma, duration
+from foretaste.pages.drawings import COLOURS, INK, PAPER, SOFT, canvas, only
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,13 +10,13 @@ from importlib.resources import files
 from typing import Any
 
 import foretaste
-from foretaste.compare.report.document import colours
-from foretaste.compare.report.drawings import drawing, inline, svg_of
-from foretaste.compare.report.html import Html, join, tag
 from foretaste.inspection import drawings
 from foretaste.inspection.advice import Advice, percent
 from foretaste.inspection.log import LogFacts
 from foretaste.inspection.text import NOTHING, Inspected, sections, state
+from foretaste.pages.document import document
+from foretaste.pages.drawings import drawing, inline, svg_of
+from foretaste.pages.html import Html, join, tag
 
 POPULARITY = "Popularity and drift"
 DRAWN: dict[str, Callable[[LogFacts], Iterator[drawings.Drawn]]] = {
@@ -49,25 +49,12 @@ def page(found: Inspected) -> str:
     parts["How the log was made"] = join(_parts(facts), tag("pre", found.report, tabindex=0))
     title = f"What {found.title} is like"
     links = (tag("li", tag("a", name, href=f"#{_id(name)}")) for name in parts)
-    body = tag(
-        "body",
+    return document(
+        title,
         tag("header", tag("h1", title), _figures(facts), tag("nav", tag("ul", *links), aria_label="Sections")),
         tag("main", *(tag("section", tag("h2", name, id=_id(name)), part) for name, part in parts.items())),
         tag("p", tag("small", f"Made by foretaste inspect, version {foretaste.__version__}.")),
-    )
-    return f"<!doctype html>\n{tag('html', _head_of(title), body, lang='en')}\n"
-
-
-def _head_of(title: str) -> Html:
-    shared = files("foretaste.compare.report").joinpath("style.css").read_text("utf-8")
-    own = files("foretaste.inspection").joinpath("style.css").read_text("utf-8")
-    return tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        Html('<meta name="color-scheme" content="light dark">'),
-        tag("title", title),
-        tag("style", Html(shared.replace("/* colours */", colours()) + own)),
+        style=files("foretaste.inspection").joinpath("style.css").read_text("utf-8"),
     )
 
 

@@ -7,8 +7,8 @@ plots.py      accuracy, cost, learning curves, figures by kind of case (kinds.py
 settings.py   what was tried, and sweeps of one setting
 histories.py  sampled histories, and what each saved model says its answer rests on; maps.py draws it
 sections.py   the sections that show, and page.py the page
-drawings.py   colours, axes, and how a drawing comes into a page and into files
-document.py   a whole file; html.py HTML from Python values, escaped
+
+What inspect's page needs as well (a whole file, HTML from values, drawings, the style sheet) is in foretaste.pages.
 """
 
 from __future__ import annotations

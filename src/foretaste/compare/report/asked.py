@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from foretaste import words
-from foretaste.compare.report.drawings import Look
-from foretaste.compare.report.html import Html, join, listed, tag
 from foretaste.compare.report.table import named, p_value, seconds
 from foretaste.compare.report.verdict import LEVEL, Verdict, decide, spread_known, still_rising
 from foretaste.compare.summary import Line, Summary
 from foretaste.errors import ForetasteError
+from foretaste.pages.drawings import Look
+from foretaste.pages.html import Html, join, listed, tag
 
 TIES = 0.01
 """Share of cases with a tie that is worth a word."""

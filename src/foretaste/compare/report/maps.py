@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from foretaste.compare.report.drawings import COLOURS, INK, PAPER, RULE, Gallery, Look, canvas, name_ends, short
 from foretaste.compare.report.histories import Moment, Seen, Witnesses, followed, moments
-from foretaste.compare.report.html import Html, join, tag
 from foretaste.compare.report.table import named
+from foretaste.pages.drawings import COLOURS, INK, PAPER, RULE, Gallery, Look, canvas, name_ends, short
+from foretaste.pages.html import Html, join, tag
 
 NUMBERED = 4
 """Up to so many models, the weights are written into the map."""

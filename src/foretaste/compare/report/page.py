@@ -9,14 +9,14 @@ from typing import Any
 
 from foretaste.compare.grid import Place
 from foretaste.compare.report.asked import answer, asked, cautions
-from foretaste.compare.report.document import document, shared
-from foretaste.compare.report.drawings import Gallery, drawing, looks
-from foretaste.compare.report.html import data, join, tag
 from foretaste.compare.report.sections import Section, Sections
-from foretaste.compare.summary import Summary
+from foretaste.compare.summary import Summary, facts_of
 from foretaste.data.files import write_text
 from foretaste.data.prepared import Prepared
 from foretaste.inspection import environment
+from foretaste.pages.document import document, shared
+from foretaste.pages.drawings import Gallery, drawing, looks
+from foretaste.pages.html import data, join, tag
 
 
 def write_report(place: Place, summary: Summary, data: Path | None = None) -> Path:
@@ -88,26 +88,7 @@ def _numbers(summary: Summary, gallery: Gallery) -> Section:
         "dl", *(join(tag("dt", name), tag("dd", value)) for name, value in shown.items() if value not in ("", None))
     )
     note = tag("p", "This report was written with the following; costs are those of the machine that made the cells.")
-    return Section("numbers", "Every number", join(where, note, machine, data(_facts(summary), "comparison")))
-
-
-def _facts(summary: Summary) -> dict[str, Any]:
-    """The comparison for machines."""
-    lines = {
-        line.name: {
-            "model": line.model,
-            "metrics": {name: vars(figure) for name, figure in line.figures.items()},
-            "against": None if line.against is None else {**vars(line.against), "p_holm": line.p},
-            "cost": {
-                name: line.cost(name) for name in ("tuning", "training", "median", "p90", "p99", "peak_mb", "weights")
-            },
-            "seeds": [cell["seed"] for cell in line.cells],
-            "chosen": line.cells[0]["chosen"] if line.cells else None,
-            "failures": dict(line.failures),
-        }
-        for line in summary.lines
-    }
-    return {"grid": summary.grid.as_dict(), "reference": summary.reference, "rows": lines}
+    return Section("numbers", "Every number", join(where, note, machine, data(facts_of(summary), "comparison")))
 
 
 def _replace(made: Path, folder: Path) -> None:

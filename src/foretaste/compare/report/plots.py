@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foretaste.compare.report.drawings import INK, PAPER, RULE, SOFT, Gallery, Look, canvas, name_ends, only, short
-from foretaste.compare.report.html import Html
 from foretaste.compare.report.kinds import Breakdown
 from foretaste.compare.summary import Line
+from foretaste.pages.drawings import INK, PAPER, RULE, SOFT, Gallery, Look, canvas, name_ends, only, short
+from foretaste.pages.html import Html
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from foretaste.compare.grid import Place
 from foretaste.compare.report import maps, plots, settings
-from foretaste.compare.report.drawings import Gallery, Look
 from foretaste.compare.report.histories import Witnesses
-from foretaste.compare.report.html import Html, join, listed, tag
 from foretaste.compare.report.kinds import breakdowns
 from foretaste.compare.report.table import breakdown, results
 from foretaste.compare.summary import Line, Summary
 from foretaste.data.prepared import Prepared
+from foretaste.pages.drawings import Gallery, Look
+from foretaste.pages.html import Html, join, listed, tag
 
 AMOUNTS = {
     "targets_per_second": ("targets trained a second", lambda value: f"{value:,.0f}"),

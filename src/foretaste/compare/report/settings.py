@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from foretaste.compare.grid import Grid, Row
-from foretaste.compare.report.drawings import PAPER, SOFT, Gallery, Look, canvas, short
-from foretaste.compare.report.html import Html, tag
 from foretaste.compare.report.plots import plain_decades
 from foretaste.compare.summary import Figure, Line
 from foretaste.models import MODELS, model_class
+from foretaste.pages.drawings import PAPER, SOFT, Gallery, Look, canvas, short
+from foretaste.pages.html import Html, tag
 from foretaste.training.settings import TrainConfig
 
 WIDE = 8.0

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foretaste.compare.report.drawings import Look
-from foretaste.compare.report.html import Html, join, tag
 from foretaste.compare.report.kinds import Breakdown
 from foretaste.compare.report.settings import written
 from foretaste.compare.summary import Line, Summary
 from foretaste.models import MODELS
+from foretaste.pages.drawings import Look
+from foretaste.pages.html import Html, join, tag
 from foretaste.training.progress import clock
 
 BREAK = tag("br")

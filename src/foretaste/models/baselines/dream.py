@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
 from foretaste.models.baselines.bpr_mf import SPREAD
-from foretaste.models.baselines.fpmc import BASKET, _Baskets
+from foretaste.models.baselines.fpmc import BASKET, Baskets
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.layers import at_length
 
@@ -108,7 +108,7 @@ class DREAM(SequenceModel):
             every = self._run(self.item(events.items), state["h"])         # [B, T, M]  eq. 3
             after = {"h": at_length(every, state["h"], events.lengths())}  # [B, M]
             return every[..., :D] if at is None else every[at][:, :D], after  # [B, T, D] or [N, D]
-        baskets = _Baskets(events, state["ids"])
+        baskets = Baskets(events, state["ids"])
         hidden, closed = self._close(events, state, baskets)               # [B, 1 + S, M], [B, 1 + T]
         last = hidden[torch.arange(B, device=closed.device), closed[:, -1]]  # [B, M]
         row, place = (torch.ones_like(events.mask) if at is None else at).nonzero(as_tuple=True)  # [N], [N]
@@ -125,7 +125,7 @@ class DREAM(SequenceModel):
             h = torch.where(is_open, self._run(self._pool(state["ids"])[:, None], h)[:, 0], h)
         return h[:, None, : self.config.embedding_size]                    # [B, 1, D]
 
-    def _close(self, events: Events, state: State, baskets: _Baskets) -> tuple[Tensor, Tensor]:
+    def _close(self, events: Events, state: State, baskets: Baskets) -> tuple[Tensor, Tensor]:
         """h after 0, 1, ... S of the sessions that this call closes [B, 1 + S, M]; how many before each event, and 0 in
         front [B, 1 + T]."""
         closes = events.starts & events.mask                               # [B, T] the session before is over
@@ -178,7 +178,7 @@ class DREAM(SequenceModel):
         if c.basket == "event" or not B * T:
             return {}
         row, place = torch.ones_like(events.mask).nonzero(as_tuple=True)   # [B T]
-        basket = _Baskets(events, state["ids"]).after(row, place)          # [B T, V]
+        basket = Baskets(events, state["ids"]).after(row, place)          # [B T, V]
         share = (basket > 0) / (basket > 0).sum(1, keepdim=True).clamp(min=1)  # [B T, V]
         if c.pool == "max":
             largest = self.item(basket).masked_fill(basket[..., None] == 0, float("-inf")).argmax(1)  # [B T, D]

@@ -105,7 +105,7 @@ class FPMC(SequenceModel):
         B, T = events.shape
         asked = torch.ones_like(events.mask) if at is None else at         # [B, T]
         row, place = asked.nonzero(as_tuple=True)                          # [N], [N]
-        baskets = _Baskets(events, state["basket"])
+        baskets = Baskets(events, state["basket"])
         answer = self._answer(state, row, baskets.after(row, place))  # [N, D or 2D]
         after = {**state, "basket": baskets.last(events.lengths())}
         return (answer if at is not None else answer.view(B, T, answer.shape[-1])), after
@@ -139,7 +139,7 @@ class FPMC(SequenceModel):
         """
         B, T = events.shape
         row, place = torch.ones_like(events.mask).nonzero(as_tuple=True)   # [B T]
-        basket = _Baskets(events, state["basket"]).after(row, place)       # [B T, V]
+        basket = Baskets(events, state["basket"]).after(row, place)       # [B T, V]
         share = (basket > 0) / (basket > 0).sum(1, keepdim=True).clamp(min=1)  # [B T, V]
         out = {"attention": share.view(B, T, -1), "items": basket.view(B, T, -1)}
         if items is not None:
@@ -164,7 +164,7 @@ class FMC(FPMC):
     masters = ("popularity", "last_item")
 
 
-class _Baskets:
+class Baskets:
     """The basket after every event: the last K distinct items of the session in which the event lies.
 
     An event stands for its item until the same item comes again in the session. The places of a row are the kept ids,

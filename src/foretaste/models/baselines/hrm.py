@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
 from foretaste.models.baselines.bpr_mf import SPREAD, user_vectors
-from foretaste.models.baselines.fpmc import BASKET, _Baskets
+from foretaste.models.baselines.fpmc import BASKET, Baskets
 from foretaste.models.contract import Events, Query, SequenceModel, State
 
 Aggregate = Literal["max", "avg"]
@@ -105,7 +105,7 @@ class HRM(SequenceModel):
         B, T = events.shape
         asked = torch.ones_like(events.mask) if at is None else at         # [B, T]
         row, place = asked.nonzero(as_tuple=True)                          # [N], [N]
-        baskets = _Baskets(events, state["basket"])
+        baskets = Baskets(events, state["basket"])
         h = self._answer(state, row, baskets.after(row, place))            # [N, D]
         after = {**state, "basket": baskets.last(events.lengths())}
         return (h if at is not None else h.view(B, T, h.shape[1])), after
@@ -145,7 +145,7 @@ class HRM(SequenceModel):
         """
         B, T = events.shape
         row, place = torch.ones_like(events.mask).nonzero(as_tuple=True)   # [B T]
-        basket = _Baskets(events, state["basket"]).after(row, place)        # [B T, V]
+        basket = Baskets(events, state["basket"]).after(row, place)        # [B T, V]
         if self.config.inner == "avg":
             gives = (basket > 0).to(self.item.weight.dtype)                # [B T, V]
         else:

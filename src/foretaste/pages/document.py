@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from foretaste.compare.report.drawings import COLOURS
-from foretaste.compare.report.html import Html, tag
+from foretaste.pages.drawings import COLOURS
+from foretaste.pages.html import Html, tag
 
 
 def document(title: str, *body: Html, style: str = "", script: str = "") -> str:
@@ -24,7 +24,7 @@ def document(title: str, *body: Html, style: str = "", script: str = "") -> str:
 
 def shared(name: str) -> str:
     """A file that comes with this package."""
-    return files("foretaste.compare.report").joinpath(name).read_text(encoding="utf-8")
+    return files("foretaste.pages").joinpath(name).read_text(encoding="utf-8")
 
 
 def colours() -> str:

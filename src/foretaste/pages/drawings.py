@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foretaste.compare.report.html import Html, tag
 from foretaste.errors import ForetasteError
+from foretaste.pages.html import Html, tag
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
