@@ -16,7 +16,7 @@ from foretaste import shop
 from foretaste.compare.cell import make
 from foretaste.compare.grid import Grid, Place, Row
 from foretaste.compare.publish import publish
-from foretaste.compare.report import write_report
+from foretaste.compare.report import plots, write_report
 from foretaste.compare.report.asked import answer, cautions
 from foretaste.compare.report.histories import SHOWN, Witnesses, moments, on_events, short_share
 from foretaste.compare.report.kinds import breakdowns
@@ -401,3 +401,17 @@ def test_a_damaged_saved_model_is_left_out(single: Place, clicks: Path) -> None:
         weights.write_bytes(kept)
     assert list(witnesses.models) == ["pop"]
     assert "weights.safetensors" in witnesses.silent[KNN]
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.21, 1.29), (0.0301, 0.0302), (2.1, 2.9), (0.5, 4.0), (0.01, 5000.0)])
+def test_a_logarithmic_axis_has_numbers_however_narrow_it_is(low: float, high: float) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    plots.plain_decades(axes)
+    marks = axes.get_xticks()
+    assert 1 <= len(marks) <= 6
+    assert all(0.99 * low <= mark <= 1.01 * high for mark in marks)

@@ -228,6 +228,7 @@ def plain_decades(axes: Axes, most: int = 6) -> None:
         marks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
         if len(marks) > 2:
             break
+    marks = marks or sorted({float(f"{mark:.3g}") for mark in np.geomspace(low, high, 4)[1:-1]})  # a narrow axis
     marks = marks[:: -(-len(marks) // most)]
     axes.set_xticks(marks, [f"{mark:,.10g}" for mark in marks])
     axes.minorticks_off()
