@@ -34,6 +34,14 @@ class TrainingError(ForetasteError):
     """Training or scoring that cannot go on, such as a loss or a score that is not a number."""
 
 
+class StoreError(ForetasteError):
+    """A store of user states that cannot be opened, read or written: nothing that failed was acknowledged."""
+
+
+class BusyError(ForetasteError):
+    """The service has more to do than it may hold; the same request will do in a moment."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """End of a message about an unknown word: the nearest known one, and the whole choice.
 
