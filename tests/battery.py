@@ -22,8 +22,9 @@ from foretaste.errors import ForetasteError, NeedsError
 from foretaste.evaluation.evaluate import evaluate
 from foretaste.evaluation.protocols import PerStep
 from foretaste.models import MODELS, model_class
+from foretaste.models.choosing import Recommendations
 from foretaste.models.contract import Events, Query, SequenceModel, State, query_rows, seeded
-from foretaste.models.saved import Recommendations, Trained
+from foretaste.models.saved import Trained
 from foretaste.training.loop import TrainConfig, train
 from tests.variants import LEARNING, VARIANTS
 

@@ -23,10 +23,11 @@ from foretaste.evaluation.metrics import of_cases
 from foretaste.evaluation.protocols import Cases, LastSession, PerStep, Protocol
 from foretaste.evaluation.protocols import protocol as named
 from foretaste.models import model_class
+from foretaste.models.choosing import Recommendations
 from foretaste.models.contract import SequenceModel, seeded
 from foretaste.models.device import usable
 from foretaste.models.histories import History
-from foretaste.models.saved import Recommendations, Trained
+from foretaste.models.saved import Trained
 from foretaste.training.loop import Report, TrainResult, train
 from foretaste.training.settings import TrainConfig
 
@@ -204,7 +205,7 @@ class Recommender:
             "trained_with": {**(self.training.as_dict() if self.kind.learns == "gradient" else {}), "refit": refit},
             "passes": None if self.result is None else self.result.best_epoch,
             "history": [] if self.result is None else self.result.history,
-            "data": {name: prepared.manifest.get(name) for name in ("sources", "counts", "split", "validation")},
+            "data": {name: prepared.manifest.get(name) for name in ("sources", "counts", "split", "validation", "rules")},
             "made_with": foretaste.__version__,
         }
 

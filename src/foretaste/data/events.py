@@ -66,6 +66,7 @@ class EventLog:
         items_table: Table | None = None,
         rejected_table: Table | None = None,
         fingerprint: Mapping[str, Any] | None = None,
+        rules: Mapping[str, Any] | None = None,
         collapse: bool = False,
     ) -> None:
         self.workspace = workspace
@@ -81,6 +82,8 @@ class EventLog:
         """A table (file, line, reason, row) of the rows that could not be used, or None."""
         self.fingerprint = dict(fingerprint or {})
         """Where the log came from: names, sizes and SHA-256 of the files, and the columns that were named."""
+        self.rules = dict(rules or {"sessions": "given" if "sessions" in has else "none", "repeats": "keep"})
+        """How sessions began and what became of repeats, for a service that goes on where the log ends."""
         self._collapse = collapse
 
     @property
@@ -246,7 +249,7 @@ class EventLog:
         if not self._collapse:
             return self
         log = cleaning.without_repeats(self)
-        log._collapse = False
+        log._collapse, log.rules["repeats"] = False, "collapse"
         return log
 
     def _with(self, table: Table, step: Step, has: frozenset[str] | None = None) -> EventLog:
@@ -259,6 +262,7 @@ class EventLog:
             items_table=self.items_table,
             rejected_table=self.rejected_table,
             fingerprint=self.fingerprint,
+            rules=self.rules,
             collapse=self._collapse,
         )
 

@@ -86,6 +86,7 @@ def lay_out(
         "training_after_test": summary.training_after_test(work.line, work.part),
         "not_causal": sorted(FUTURE_COLUMNS & set(sequences.columns)),
         "has": sorted(log.has),
+        "rules": log.rules,
         "arrays": [name for name in ("times", "target") if getattr(sequences, name) is not None],
         "columns": sorted(sequences.columns),
         "vocabularies": {name: len(known) for name, known in vocabularies.items()},

@@ -65,7 +65,9 @@ def by_gap(log: EventLog, gap: str | float = "30m") -> EventLog:
                 OVER (PARTITION BY {OWNER} ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS session
             FROM marked)
         SELECT e.* REPLACE (n.session AS "session") FROM {{table}} e JOIN named n USING (row)"""
-    return _derived(log, sql, "sessions", f"a new session after a gap of more than {limit / 1000:g} s")
+    result = _derived(log, sql, "sessions", f"a new session after a gap of more than {limit / 1000:g} s")
+    result.rules |= {"sessions": "gap", "gap": limit / 1000}
+    return result
 
 
 def by_day(log: EventLog, utc_offset: float = 0.0) -> EventLog:
@@ -87,7 +89,9 @@ def by_day(log: EventLog, utc_offset: float = 0.0) -> EventLog:
             AND CASE WHEN e."user" IS NULL THEN e."session" END IS NOT DISTINCT FROM d.own
             AND {day("e.time")} = d.day"""
     zone = "UTC" if not utc_offset else f"UTC{utc_offset:+g} h"
-    return _derived(log, sql, "sessions", f"one a user and calendar day, {zone}")
+    result = _derived(log, sql, "sessions", f"one a user and calendar day, {zone}")
+    result.rules |= {"sessions": "day", "utc_offset": utc_offset}
+    return result
 
 
 def with_dwell(log: EventLog) -> EventLog:

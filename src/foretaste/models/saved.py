@@ -11,7 +11,7 @@ The folder holds three or four files, none of which can run code:
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,12 @@ from torch import Tensor
 import foretaste
 from foretaste.data.folders import written_whole
 from foretaste.data.vocabulary import Vocabulary
-from foretaste.errors import ConfigError, NeedsError, SavedFileError, TrainingError
+from foretaste.errors import ConfigError, NeedsError, SavedFileError
+from foretaste.models.choosing import Recommendations, best, hide
 from foretaste.models.contract import Events, SequenceModel, State
 from foretaste.models.device import usable
 from foretaste.models.histories import History, check_askable, events_of, numbers_of
 from foretaste.models.loading import FORMAT, read_facts, read_items, read_model
-from foretaste.models.topk import top_k
 
 CHUNK = 512
 """Events of a history that the model takes in at once."""
@@ -38,24 +38,6 @@ ROWS = 512
 """Histories whose states are held at once."""
 SCORE_BYTES = 64 * 2**20
 """What a block of scores may hold while recommending."""
-
-
-@dataclass(frozen=True)
-class Recommendations:
-    """A list of recommendations for one history, the best first. Iterating gives (id, score) pairs."""
-
-    ids: list[Any]
-    """Raw item ids."""
-    scores: list[float]
-    """The model's scores, only comparable with each other."""
-    skipped: list[Any]
-    """Items of the history that the model does not know; they were left out."""
-
-    def __iter__(self) -> Iterator[tuple[Any, float]]:
-        return iter(zip(self.ids, self.scores, strict=True))
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 @dataclass(frozen=True)
@@ -92,7 +74,7 @@ class Trained:
             return []
         events, skipped = self._events(histories, times, sessions)
         pool = self._pool(candidates)                                      # [C] or None
-        never = torch.tensor([n for n in numbers_of(self.items, exclude) if n], dtype=torch.int64)  # [X]
+        never = self._numbers(exclude)                                     # [X]
         columns = self.model.n_items if pool is None else len(pool)
         step = min(ROWS, max(1, SCORE_BYTES // (8 * max(columns, 1))))
         who = self._user_numbers(users, len(histories))                    # [B]
@@ -100,12 +82,10 @@ class Trained:
         with self._answering():
             for first in range(0, len(histories), step):
                 rows = slice(first, first + step)
-                query = self.model.query(self._after(events.rows(rows), who[rows]))
+                query = self.model.query(self.advance(events.rows(rows), self.model.initial_state(who[rows])))
                 scores = self.model.score(query, pool)[:, 0].clone()       # [b, C]
-                if scores.isnan().any():
-                    raise TrainingError(f"model '{self.name}' scored NaN; its weights are damaged: train it again")
-                self._hide(scores, pool, never, events.items[rows] if leave_out_seen else None)
-                out += self._lists(scores, pool, k)
+                hide(scores, pool, never, events.items[rows] if leave_out_seen else None)
+                out += best(self.name, self.items, scores, pool, k)
         return [Recommendations(r.ids, r.scores, missed) for r, missed in zip(out, skipped, strict=True)]
 
     def recommend(
@@ -143,7 +123,7 @@ class Trained:
         unit = torch.nn.functional.normalize(matrix, dim=1)
         scores = (unit @ unit[number - 1])[None].clone()                   # [1, I]
         scores[0, number - 1] = float("-inf")
-        return self._lists(scores, None, k)[0]
+        return best(self.name, self.items, scores, None, k)[0]
 
     def explain(
         self,
@@ -161,17 +141,21 @@ class Trained:
         out, the item that it recommends first.
         """
         events, _ = self._events([history], _one(times), _one(sessions))
-        length = int(events.mask.sum())
-        if not length:
+        if not events.mask.any():
             return {}
         with self._answering():
-            before = self._after(events.cut(0, length - 1), self._user_numbers(_one(user), 1))
-            last = events.cut(length - 1)
+            return self.reasons(events, self.model.initial_state(self._user_numbers(_one(user), 1)), item)
+
+    def reasons(self, events: Events, state: State, item: Hashable | None = None) -> dict[str, Any]:
+        """As `explain`, for the known events [1, T] of a history (at least one) and the state before them."""
+        length = int(events.mask.sum())
+        with self._answering():
+            before, last = self.advance(events.cut(0, length - 1), state), events.cut(length - 1, length)
             if item is None:
-                best = self.model.score(self.model.query(self.model(last, before)[1]))[0, 0].argmax() + 1
+                top = self.model.score(self.model.query(self.model(last, before)[1]))[0, 0].argmax() + 1
             else:
-                best = torch.tensor(self._known(item))
-            parts = dict(self.model.explain(last, before, best[None].to(self._device())))
+                top = torch.tensor(self._known(item))
+            parts = dict(self.model.explain(last, before, top[None].to(self.device)))
         newest = {name: part[0, 0].squeeze(0) if part.dim() > 3 else part[0, 0] for name, part in parts.items()}
         shown = newest.pop("items", events.items[0])                       # [V] or [T]
         out: dict[str, Any] = {}
@@ -232,17 +216,18 @@ class Trained:
         """Histories as a batch on the model's device, and the ids of each that are not known."""
         check_askable(self.model, self.name, times, sessions)
         events, skipped = events_of(self.items, histories, times, sessions)
-        return events.to(self._device()), skipped
+        return events.to(self.device), skipped
 
-    def _after(self, events: Events, users: Tensor) -> State:
+    def advance(self, events: Events, state: State) -> State:
         """The state after each row's last event; long histories in pieces, which by the law is the same."""
-        state = self.model.initial_state(users)
         for first in range(0, events.shape[1], CHUNK):
             piece = events.cut(first, first + CHUNK)
             _, state = self.model(piece, state, at=torch.zeros_like(piece.mask))
         return state
 
-    def _device(self) -> torch.device:
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
         return next((t.device for t in (*self.model.parameters(), *self.model.buffers())), torch.device("cpu"))
 
     def _user_numbers(self, users: Sequence[Hashable] | None, count: int) -> Tensor:
@@ -250,7 +235,11 @@ class Trained:
             raise ConfigError(f"{count} histories and {len(users)} users; give one user a history")
         known = users is not None and self.users is not None and self.model.n_users
         numbers = self.users.numbers(users).tolist() if known else [0] * count  # type: ignore[union-attr,arg-type]
-        return torch.tensor(numbers, dtype=torch.int64, device=self._device())  # [B]
+        return torch.tensor(numbers, dtype=torch.int64, device=self.device)  # [B]
+
+    def _numbers(self, raw: Sequence[Hashable]) -> Tensor:
+        """[X]: the numbers of those ids that are known."""
+        return torch.tensor([n for n in numbers_of(self.items, raw) if n], dtype=torch.int64, device=self.device)
 
     def _known(self, item: Hashable) -> int:
         number = self.items.number(item)
@@ -264,31 +253,7 @@ class Trained:
         numbers = numbers_of(self.items, candidates)
         if 0 in numbers:
             raise ConfigError(f"candidate {candidates[numbers.index(0)]!r} is not an item that this recommender knows")
-        return torch.tensor(sorted(set(numbers)), dtype=torch.int64, device=self._device())  # [C]
-
-    def _hide(self, scores: Tensor, pool: Tensor | None, never: Tensor, seen: Tensor | None) -> None:
-        """Set the scores [b, C] of what may not be recommended to -inf, in place."""
-        if not len(never) and seen is None:
-            return
-        rows, columns = scores.shape
-        place = torch.full((self.model.n_items + 1,), columns, dtype=torch.int64, device=scores.device)  # [1 + I]
-        numbers = torch.arange(1, columns + 1, device=scores.device) if pool is None else pool  # [C]
-        place[numbers] = torch.arange(columns, device=scores.device)
-        place[0] = columns                                                 # padding falls into a column of its own
-        hidden = torch.zeros(rows, columns + 1, dtype=torch.bool, device=scores.device)  # [b, C + 1]
-        hidden[:, place[never.to(scores.device)]] = True
-        if seen is not None:
-            hidden.scatter_(1, place[seen], True)
-        scores.masked_fill_(hidden[:, :columns], float("-inf"))
-
-    def _lists(self, scores: Tensor, pool: Tensor | None, k: int) -> list[Recommendations]:
-        values, columns = top_k(scores, k)                                 # [b, k]
-        numbers = columns + 1 if pool is None else pool[columns]           # [b, k]
-        out = []
-        for row, value in zip(numbers.tolist(), values.tolist(), strict=True):
-            kept = [(n, v) for n, v in zip(row, value, strict=True) if v != float("-inf")]
-            out.append(Recommendations(self.items.raw([n for n, _ in kept]), [v for _, v in kept], []))
-        return out
+        return torch.tensor(sorted(set(numbers)), dtype=torch.int64, device=self.device)  # [C]
 
 
 def _one(value: Any) -> list[Any] | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from foretaste.models.saved import Recommendations
+from foretaste.models.choosing import Recommendations
 
 Id = int | str
 """A raw id. Users are told apart by their text: 7 and "7" are the same user, and the same item where the log had 7."""

@@ -1,0 +1,68 @@
+"""From scores to a list: what may not appear is hidden, the best k are taken, numbers become raw ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foretaste.data.vocabulary import Vocabulary
+from foretaste.errors import TrainingError
+from foretaste.models.topk import top_k
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """A list of recommendations for one history, the best first. Iterating gives (id, score) pairs."""
+
+    ids: list[Any]
+    """Raw item ids."""
+    scores: list[float]
+    """The model's scores, only comparable with each other."""
+    skipped: list[Any]
+    """Items of the history that the model does not know; they were left out."""
+
+    def __iter__(self) -> Iterator[tuple[Any, float]]:
+        return iter(zip(self.ids, self.scores, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def hide(scores: Tensor, pool: Tensor | None, never: Tensor, seen: Tensor | None) -> None:
+    """Set the scores [b, C] of what may not be recommended to -inf, in place.
+
+    `pool` [C] says which item each column is, ascending; None: column c is item c + 1. `never` [X] are hidden in every
+    row, `seen` [b, T] in their own; 0 is padding.
+    """
+    rows, columns = scores.shape
+    for numbers, row in ((never[None], None), (seen, torch.arange(rows, device=scores.device)[:, None])):
+        if numbers is None or not numbers.numel():
+            continue
+        if pool is None:
+            place, there = numbers - 1, numbers > 0                        # [1, X] or [b, T]
+        elif not columns:
+            return
+        else:
+            place = torch.searchsorted(pool, numbers).clamp(max=columns - 1)  # [1, X] or [b, T]
+            there = pool[place] == numbers                                 # padding is in no pool
+        if row is None:
+            scores[:, place[there]] = float("-inf")
+        else:
+            scores[row.expand_as(place)[there], place[there]] = float("-inf")
+
+
+def best(name: str, items: Vocabulary, scores: Tensor, pool: Tensor | None, k: int) -> list[Recommendations]:
+    """The best k of each row of scores [b, C], of model `name`; what is hidden never appears, so a list may be short."""
+    values, columns = top_k(scores, k)                                     # [b, k]
+    if values.isnan().any():  # NaN is the greatest of all: if there is one in a row, it is among its best
+        raise TrainingError(f"model '{name}' scored NaN; its weights are damaged: train it again")
+    numbers = columns + 1 if pool is None else pool[columns]               # [b, k]
+    out = []
+    for row, value in zip(numbers.tolist(), values.tolist(), strict=True):
+        kept = [(n, v) for n, v in zip(row, value, strict=True) if v != float("-inf")]
+        out.append(Recommendations(items.raw([n for n, _ in kept]), [v for _, v in kept], []))
+    return out
