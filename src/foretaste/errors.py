@@ -38,6 +38,14 @@ class StoreError(ForetasteError):
     """A store of user states that cannot be opened, read or written: nothing that failed was acknowledged."""
 
 
+class DamagedRecordError(StoreError):
+    """What a store holds of one user is not what was written; the others are well."""
+
+    def __init__(self, message: str, user: str) -> None:
+        super().__init__(message)
+        self.user = user
+
+
 class BusyError(ForetasteError):
     """The service has more to do than it may hold; the same request will do in a moment."""
 

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ class Store(ABC):
 
     @abstractmethod
     def read(self, users: Sequence[str]) -> list[Stored | None]:
-        """The records of some users, None for one who has none."""
+        """The records of some users, None for one who has none; `DamagedRecordError` names the first that is damaged."""
 
     @abstractmethod
     def read_base(self, user: str) -> bytes:
@@ -75,7 +75,8 @@ class Store(ABC):
     def write(self, changes: Sequence[Change]) -> list[bool]:
         """Write each record whose version still holds, all in one step; False for the others.
 
-        When it returns, what was written survives as the store promises (see its `durability`). No user twice.
+        When it returns, what was written survives as the store promises (see its `durability`). No user twice. After a
+        `StoreError` nothing is promised: a server that broke off may have written all the same, so read again.
         """
 
     @abstractmethod
@@ -89,6 +90,11 @@ class Store(ABC):
     @abstractmethod
     def put(self, whole: Whole) -> None:
         """Write a user as exported, whatever was there."""
+
+    def put_all(self, wholes: Iterable[Whole]) -> None:
+        """Write some users as exported; a home that can do it in fewer steps does."""
+        for whole in wholes:
+            self.put(whole)
 
     @abstractmethod
     def sweep(self, older_than: float) -> int:
