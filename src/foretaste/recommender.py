@@ -205,7 +205,9 @@ class Recommender:
             "trained_with": {**(self.training.as_dict() if self.kind.learns == "gradient" else {}), "refit": refit},
             "passes": None if self.result is None else self.result.best_epoch,
             "history": [] if self.result is None else self.result.history,
-            "data": {name: prepared.manifest.get(name) for name in ("sources", "counts", "split", "validation", "rules")},
+            "data": {
+                name: prepared.manifest.get(name) for name in ("sources", "counts", "split", "validation", "rules")
+            },
             "made_with": foretaste.__version__,
         }
 

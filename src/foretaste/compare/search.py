@@ -1,9 +1,13 @@
 """Which settings of a row are best on the validation part: exactly what it names, or a search of the model's space.
 
 The search is Optuna's (TPE, and trials that fall behind the median of the others at the same pass are stopped). Its
-journal is a plain file beside the checkpoints, so a killed search goes on with the trial it was in. Every draw depends
+journal is a plain file beside the checkpoints, so a killed search goes on with the trials it was in. Every draw depends
 on the seed and the number of trials before it, and on nothing else: a search that was killed tries what one that was
 not killed tries.
+
+Several trials at once are a round: they are drawn one after another, trained side by side, and told to the search
+together and in order when the last is done. So it does not matter which of them is quicker, and the same number at once
+gives the same trials; another number gives others, as a round knows less than trials one by one.
 """
 
 from __future__ import annotations
@@ -11,7 +15,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,20 +60,24 @@ def named(change: Settings) -> str:
     return "trial-" + hashlib.sha256(json.dumps(dict(change), sort_keys=True).encode()).hexdigest()[:12]
 
 
-def exactly(tries: tuple[dict[str, Any], ...], train: Train) -> list[Trial]:
+def exactly(tries: Sequence[Settings], train: Train, at_once: int = 1) -> list[Trial]:
     """Each of these, in order, none given up early."""
-    return [_careful(train, change, lambda epoch, value: False) for change in tries]
+    return _together([lambda change=change: _careful(train, change, _never) for change in tries], at_once)  # type: ignore[misc]
 
 
-def search(space: Space, current: Settings, trials: int, train: Train, journal: Path, seed: int) -> list[Trial]:
+def search(
+    space: Space, current: Settings, trials: int, train: Train, journal: Path, seed: int, at_once: int = 1
+) -> list[Trial]:
     """`trials` points of the space, the current settings first.
 
     Args:
         space: what may be tried; widened where the current settings lie outside.
         current: value of each setting in the space as the row has it.
         trials: how many; fewer where the space has fewer points.
+        train: called from `at_once` threads.
         journal: file in which finished trials are kept.
         seed: of the draws.
+        at_once: trials of a round.
     """
     optuna = _optuna()
     journal.parent.mkdir(parents=True, exist_ok=True)
@@ -77,19 +86,15 @@ def search(space: Space, current: Settings, trials: int, train: Train, journal: 
     study = optuna.create_study(
         study_name="search", storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
     )
-    running = optuna.trial.TrialState.RUNNING
-    for broken in study.get_trials(deepcopy=False, states=(running,)):  # killed in the middle: again
-        study.tell(broken.number, state=optuna.trial.TrialState.FAIL)
-        study.enqueue_trial(broken.params)
     wide = {name: _distribution(optuna, one, current[name]) for name, one in space.items()}
-    while len(_finished(study)) < trials:
-        if not study.trials:
-            study.enqueue_trial(dict(current))
-        one = _new(optuna, study, wide, seed)
-        if one is None:
-            break
-        _tell(optuna, study, one, _careful(train, one.params, _stopper(one)))
-    return _finished(study)
+    while True:
+        found = _finished(study)
+        together = _round(optuna, study, wide, current, seed, found, min(at_once, trials - len(found)), at_once > 1)
+        if not together:
+            return found
+        made = _together([lambda one=one: _made(one, train) for one in together], at_once)  # type: ignore[misc]
+        for one, trial in zip(together, made, strict=True):
+            _tell(optuna, study, one, trial)
 
 
 def best_of(found: list[Trial]) -> Trial:
@@ -108,12 +113,59 @@ def _careful(train: Train, change: Settings, stop: Stop) -> Trial:
         return Trial(dict(change), math.nan, error=str(error))
 
 
-def _new(optuna: Any, study: Any, wide: Mapping[str, Any], seed: int) -> optuna.Trial | None:
+def _never(epoch: int, value: float) -> bool:
+    return False
+
+
+def _together(each: Sequence[Callable[[], Trial]], at_once: int) -> list[Trial]:
+    """What each gives, in order; side by side where there are several. The first that fails ends it."""
+    if at_once == 1:
+        return [one() for one in each]
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        return [waiting.result() for waiting in [pool.submit(one) for one in each]]
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # whoever gave `train` ends what still runs
+
+
+def _round(
+    optuna: Any,
+    study: Any,
+    wide: Mapping[str, Any],
+    current: Settings,
+    seed: int,
+    found: Sequence[Trial],
+    size: int,
+    several: bool,
+) -> list[optuna.Trial]:
+    """The trials that are made next: those that a kill cut off, and new ones up to the size of a round."""
+    states = optuna.trial.TrialState
+    together: list[Any] = []
+    for broken in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+        if broken.params.keys() == wide.keys() and len(together) < size:
+            together.append(optuna.trial.Trial(study, broken._trial_id))
+        else:  # killed while it was drawn: drawn again, and the same
+            study.tell(broken.number, state=states.FAIL)
+    if not found and not together and size and not study.get_trials(deepcopy=False, states=(states.WAITING,)):
+        study.enqueue_trial(dict(current))
+    while len(together) < size:
+        one = _new(optuna, study, wide, seed, [trial.change for trial in found] + [one.params for one in together],
+                   several)  # fmt: skip
+        if one is None:
+            break
+        together.append(one)
+    return together
+
+
+def _new(
+    optuna: Any, study: Any, wide: Mapping[str, Any], seed: int, known: Sequence[Settings], several: bool
+) -> optuna.Trial | None:
     """A trial whose point was not tried before; None if none is found."""
-    known = [trial.change for trial in _finished(study)]
     for attempt in range(ALIKE):
         draw = (1000 * seed + len(known)) * ALIKE + attempt
-        study.sampler = optuna.samplers.TPESampler(seed=draw, n_startup_trials=5, multivariate=True)
+        study.sampler = optuna.samplers.TPESampler(
+            seed=draw, n_startup_trials=5, multivariate=True, constant_liar=several
+        )
         one = study.ask(dict(wide))
         if one.params not in known:
             return one  # type: ignore[no-any-return]
@@ -121,17 +173,31 @@ def _new(optuna: Any, study: Any, wide: Mapping[str, Any], seed: int) -> optuna.
     return None
 
 
+def _made(one: optuna.Trial, train: Train) -> Trial:
+    """What a trial finds, kept as soon as it is known: the rest of its round may take long."""
+    if "trial" in one.user_attrs:
+        return _read(one.user_attrs["trial"])
+    found = _careful(train, one.params, _stopper(one))
+    one.set_user_attr("trial", found.as_dict())
+    return found
+
+
 def _stopper(one: optuna.Trial) -> Stop:
+    told: set[int] = set()
+    for frozen in one.study.get_trials(deepcopy=False):
+        if frozen.number == one.number:
+            told |= frozen.intermediate_values.keys()  # before it was cut off
+
     def stop(epoch: int, value: float) -> bool:
-        one.report(value, epoch)
+        if epoch not in told:
+            one.report(value, epoch)
         return bool(one.should_prune())
 
     return stop
 
 
 def _tell(optuna: Any, study: optuna.Study, one: optuna.Trial, found: Trial) -> None:
-    """Keep what a trial found."""
-    one.set_user_attr("trial", found.as_dict())
+    """The search learns from it, now and not before."""
     states = optuna.trial.TrialState
     if math.isnan(found.score):
         study.tell(one, state=states.FAIL)
@@ -143,8 +209,13 @@ def _tell(optuna: Any, study: optuna.Study, one: optuna.Trial, found: Trial) -> 
 
 def _finished(study: optuna.Study) -> list[Trial]:
     """What was found so far, in order."""
-    kept = [one.user_attrs["trial"] for one in study.get_trials(deepcopy=False) if "trial" in one.user_attrs]
-    return [Trial(**{**one, "score": math.nan if one["score"] is None else one["score"]}) for one in kept]
+    trials = study.get_trials(deepcopy=False)
+    return [_read(one.user_attrs["trial"]) for one in trials if one.state.is_finished() and "trial" in one.user_attrs]
+
+
+def _read(kept: Mapping[str, Any]) -> Trial:
+    """A trial from plain values."""
+    return Trial(**{**kept, "score": math.nan if kept["score"] is None else kept["score"]})
 
 
 def _distribution(optuna: Any, space: OneOf | Between, current: Any) -> Any:

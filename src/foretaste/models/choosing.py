@@ -56,7 +56,7 @@ def hide(scores: Tensor, pool: Tensor | None, never: Tensor, seen: Tensor | None
 
 
 def best(name: str, items: Vocabulary, scores: Tensor, pool: Tensor | None, k: int) -> list[Recommendations]:
-    """The best k of each row of scores [b, C], of model `name`; what is hidden never appears, so a list may be short."""
+    """The best k of each row of scores [b, C] of model `name`; what is hidden never appears, so a list may be short."""
     values, columns = top_k(scores, k)                                     # [b, k]
     if values.isnan().any():  # NaN is the greatest of all: if there is one in a row, it is among its best
         raise TrainingError(f"model '{name}' scored NaN; its weights are damaged: train it again")

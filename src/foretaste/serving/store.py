@@ -108,6 +108,7 @@ class Store(ABC):
         """Raises `StoreError` if the store cannot be used now."""
         self.read(["-"])
 
+    @abstractmethod
     def close(self) -> None:
         """Make what was written durable, and let go."""
 
@@ -170,6 +171,9 @@ class MemoryStore(Store):
             for user in old:
                 del self._users[user]
         return len(old)
+
+    def close(self) -> None:
+        """Nothing is kept."""
 
     def report(self) -> dict[str, Any]:
         """See `Store`."""
