@@ -65,7 +65,7 @@ class Store(ABC):
 
     @abstractmethod
     def read(self, users: Sequence[str]) -> list[Stored | None]:
-        """The records of some users, None for one who has none; `DamagedRecordError` names the first that is damaged."""
+        """The records of some users, None for one who has none; `DamagedRecordError` names one that is damaged."""
 
     @abstractmethod
     def read_base(self, user: str) -> bytes:

@@ -6,6 +6,7 @@ A base lies behind a checksum of its own.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import zlib
@@ -21,6 +22,10 @@ VERSION = 8
 HEAD = struct.Struct(">8sII")
 CHECK = struct.Struct(">I")
 LAST = 2**32 - 1
+TEXT, DIGEST = b"t", b"d"
+"""First byte of a key where keys are short: the user's text follows, or its digest."""
+LONGEST = 400
+"""Bytes of a user's text that stand in such a key (LMDB takes 511). A longer text stands before the record instead."""
 
 
 def new_version() -> bytes:
@@ -59,6 +64,43 @@ def unpack_base(key: bytes, value: Bytes) -> bytes | None:
     base = bytes(value[CHECK.size :])
     right = len(value) >= CHECK.size and CHECK.unpack_from(value)[0] == zlib.crc32(base, zlib.crc32(key))
     return base if right else None
+
+
+def text_of(user: str) -> bytes:
+    """A user's text as bytes. Any text will do, also half a surrogate pair, as JSON may hold it."""
+    return user.encode("utf-8", "surrogatepass")
+
+
+def user_of(text: bytes) -> str:
+    """The user again."""
+    return text.decode("utf-8", "surrogatepass")
+
+
+def key_of(user: str) -> bytes:
+    """The user's key where keys are short."""
+    text = text_of(user)
+    return TEXT + text if len(text) <= LONGEST else DIGEST + hashlib.blake2b(text, digest_size=32).digest()
+
+
+def payload_of(key: bytes, user: str, record: bytes) -> bytes:
+    """The record, behind the user's text if the key has only its digest."""
+    if key[:1] == TEXT:
+        return record
+    text = text_of(user)
+    return len(text).to_bytes(4, "big") + text + record
+
+
+def record_of(key: bytes, payload: bytes) -> bytes:
+    """The record of a payload."""
+    return payload if key[:1] == TEXT else payload[4 + int.from_bytes(payload[:4], "big") :]
+
+
+def name_of(key: bytes, value: Bytes) -> str:
+    """The user of a key and its value; where a long text was damaged, what can be read of it."""
+    if key[:1] == TEXT:
+        return user_of(key[1:])
+    payload = bytes(value[HEAD.size :])
+    return payload[4 : 4 + int.from_bytes(payload[:4], "big")].decode("utf-8", "replace")
 
 
 def damaged(place: str, user: str, what: str = "record") -> DamagedRecordError:

@@ -1,0 +1,236 @@
+"""The folder of an embedded store: who may use it, what lies in it, and what is said when it cannot be used.
+
+Beside LMDB's own two files lies `in-use`, which every process that has the store open holds locked together with the
+others, and `compact` for itself alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+try:
+    import lmdb
+except ImportError as error:  # the extra is not there
+    from foretaste.errors import NeedsError
+
+    raise NeedsError("a store in a folder needs lmdb; install it with pip install 'foretaste[serve]'") from error
+
+from foretaste.errors import StoreError
+from foretaste.serving.values import FORMAT, FORMAT_VERSION, check_format
+
+DATA, LOCK, IN_USE = "data.mdb", "lock.mdb", "in-use"
+COMPACTED = "compacted-"
+"""Beginning of the name of a folder in the making."""
+ABOUT, FACTS = b"format", b"facts"
+"""Keys of the table that says what the store is."""
+READERS = 1024
+"""Read transactions of all processes at once."""
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""EIO too: LMDB says so where a write to a full disk ended half-way. It writes such a transaction off."""
+
+
+class Tables(NamedTuple):
+    """LMDB's handles."""
+
+    records: Any
+    bases: Any
+    about: Any
+
+
+def occupy(folder: Path, create: bool = True, *, alone: bool = False) -> int:
+    """Hold the folder, which is made if need be, with the others or `alone`; the descriptor to close when done."""
+    try:
+        if create:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        names = {path.name for path in folder.iterdir()}
+        ours = {name for name in names if name in (DATA, LOCK, IN_USE) or name.startswith(COMPACTED)}
+        if not create and DATA not in names:
+            raise StoreError(f"{folder}: holds no store of users")
+        if names != ours and DATA not in names:
+            raise StoreError(
+                f"{folder}: holds something that is no store ({min(names - ours)}); give a new or an empty folder"
+            )
+        held = os.open(folder / IN_USE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        raise StoreError(f"{folder}: no such folder; expected a store of users") from None
+    except NotADirectoryError:
+        raise StoreError(f"{folder}: a file stands there or on the way to it; give a folder") from None
+    except OSError as error:
+        raise StoreError(f"{folder}: {_denied(error)}") from None
+    try:
+        fcntl.flock(held, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except OSError:
+        os.close(held)
+        wait = "a server or command has it open; stop it first" if alone else "it is being compacted; try again later"
+        raise StoreError(f"{folder}: {wait}") from None
+    return held
+
+
+def open_tables(folder: Path, map_size: int, *, durable: bool) -> tuple[Any, Tables]:
+    """LMDB's environment and its tables, made if they are not there."""
+    with told(folder):
+        env = _environment(folder, map_size, durable)
+        try:
+            cut = _lengthened(folder, env)
+            with env.begin() as step:
+                names = {bytes(key) for key in step.cursor().iternext(values=False)}
+            if names and names != {name.encode() for name in Tables._fields}:
+                check_format(str(folder), None)
+            with env.begin(write=True) as step:  # handles outlive no other kind
+                made = [env.open_db(name.encode(), txn=step, create=not names) for name in Tables._fields]
+                tables = Tables(*made)
+                if not names:
+                    said = json.dumps({"format": FORMAT, "version": FORMAT_VERSION}).encode()
+                    step.put(ABOUT, said, db=tables.about, overwrite=False)
+                said = step.get(ABOUT, db=tables.about)
+            check_format(str(folder), json.loads(said) if said else None)
+            if cut:
+                _walk(env, tables)
+            env.reader_check()
+        except BaseException:
+            env.close()
+            raise
+    return env, tables
+
+
+def compact(folder: Path) -> tuple[int, int]:
+    """Write the store anew without its free pages; bytes of the file before and after.
+
+    Refused while any process has the store open. What was there stands until the new file is whole and on the disk;
+    the disk must have room for both.
+    """
+    held = occupy(folder, create=False, alone=True)
+    made = None
+    try:
+        for left in folder.glob(f"{COMPACTED}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        made = Path(tempfile.mkdtemp(prefix=COMPACTED, dir=folder))
+        before = (folder / DATA).stat().st_size
+        env, tables = open_tables(folder, before + 2**20, durable=True)
+        with told(folder):
+            try:
+                env.copy(str(made), compact=True)
+                users = _count(env, tables)
+            finally:
+                env.close()
+        env, tables = open_tables(made, before + 2**20, durable=True)
+        there = _count(env, tables)
+        env.close()
+        if there != users:
+            raise StoreError(f"{folder}: {users} users, but {there} in the compacted copy; nothing was changed")
+        (made / DATA).chmod(0o600)
+        to_disk(made / DATA)
+        (made / DATA).replace(folder / DATA)
+        (folder / LOCK).unlink(missing_ok=True)
+        to_disk(folder)
+        return before, (folder / DATA).stat().st_size
+    except OSError as error:
+        raise StoreError(f"{folder}: {_denied(error)}; the store is as it was") from None
+    finally:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+        os.close(held)
+
+
+@contextmanager
+def told(folder: Path) -> Iterator[None]:
+    """What LMDB cannot do, as one clear error."""
+    try:
+        yield
+    except lmdb.Error as error:
+        raise StoreError(f"{folder}: {_sentence(folder, error)}") from None
+
+
+def _sentence(folder: Path, error: Any) -> str:
+    text = str(error)
+    code = getattr(error, "code", 0)
+    if isinstance(error, lmdb.MapFullError):
+        return (
+            "the store is full: it has grown to its map_size. Nothing of this step was written. Open it with a larger "
+            "map_size, forget users with `foretaste store sweep`, or free pages with `foretaste store compact`"
+        )
+    if code in NO_ROOM:
+        with suppress(OSError):
+            free = shutil.disk_usage(folder).free // 2**20
+            return (
+                f"the disk is full or fails ({os.strerror(code)}; {free:,} MB free). Nothing of this step was written. "
+                "Make room, then try again"
+            )
+    if isinstance(error, lmdb.MapResizedError):
+        return "another process opened it with a larger map_size; give the same to all"
+    if isinstance(error, lmdb.VersionMismatchError):
+        return "written by another version of LMDB; export it with the one that wrote it"
+    if isinstance(error, (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError)):
+        return f"{DATA} is damaged, or no store at all; import the last export into a new folder"
+    if isinstance(error, lmdb.ReadersFullError):
+        return f"more than {READERS} readers at once; stop some processes"
+    if isinstance(error, lmdb.MemoryError) or code == errno.ENOMEM:
+        return "no room for its map of addresses (ulimit -v?); open it with a smaller map_size"
+    if isinstance(error, lmdb.ReadonlyError) or code in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "may not be read and written by this user; mend the rights of the folder and the files in it"
+    if "already open in this process" in text:
+        return "is already open in this process; use the store that is open"
+    return f"cannot be used: {text}"
+
+
+def _denied(error: OSError) -> str:
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "may not be read and written by this user; mend the rights of the folder and the files in it"
+    return f"cannot be used: {error.strerror or error}"
+
+
+def _count(env: Any, tables: Tables) -> int:
+    with env.begin() as step:
+        return int(step.stat(tables.records)["entries"])
+
+
+def _environment(folder: Path, map_size: int, durable: bool) -> Any:
+    return lmdb.open(
+        str(folder),
+        map_size=map_size,
+        max_dbs=len(Tables._fields),
+        max_readers=READERS,
+        max_spare_txns=8,
+        mode=0o600,
+        sync=durable,
+        metasync=durable,
+    )
+
+
+def _lengthened(folder: Path, env: Any) -> bool:
+    """Whether the file ended before its last page. It gets its length again, since a page beyond the end of a file ends
+    the process that touches it. LMDB itself leaves such an end now and then, of pages that nothing points to."""
+    expected = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+    if (folder / DATA).stat().st_size >= expected:
+        return False
+    with env.begin(write=True):  # nobody else writes meanwhile
+        expected = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+        if (folder / DATA).stat().st_size < expected:
+            os.truncate(folder / DATA, expected)
+    return True
+
+
+def _walk(env: Any, tables: Tables) -> None:
+    """Touch every page but those of large values, whose checksums speak for themselves."""
+    with env.begin(buffers=True) as step:
+        for table in tables:
+            if sum(1 for _ in step.cursor(table)) != step.stat(table)["entries"]:
+                raise lmdb.CorruptedError("fewer entries than were counted")
+
+
+def to_disk(path: Path) -> None:
+    """What was written to a file or folder is on the disk when this returns."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
