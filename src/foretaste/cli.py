@@ -271,6 +271,7 @@ def models(*, json: Json = False) -> None:
 
 
 app.command("foretaste.commands.inspect:inspect", name="inspect")
+app.command("foretaste.commands.store:store", name="store", help="Look after a store of users, beside the service.")
 
 
 @app.command

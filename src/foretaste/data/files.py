@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from foretaste.errors import SavedFileError
 
 
 def write_text(path: Path, text: str) -> None:
     """A text file, replaced in one move."""
+    with replaced(path) as file:
+        file.write(text)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[TextIO]:
+    """A text file to write into; it takes the place of `path` when the block ends well, and is gone if it does not."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
         raise SavedFileError(
             f"{path}: could not be written ({error.strerror or error}); free some space or choose another folder"
         ) from None
