@@ -5,22 +5,27 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from foretaste import EventLog, Recommender, shop
-from foretaste.compare.grid import Place
+from foretaste.compare.cell import tune
+from foretaste.compare.grid import Grid, Place, Row
+from foretaste.compare.search import Trial, named
 from foretaste.compare.summary import summarise
+from foretaste.compare.trials import Crew
 from foretaste.config import read_toml
 from foretaste.data.prepared import Prepared
 from foretaste.data.splits import GlobalTime
-from foretaste.errors import DataError
+from foretaste.errors import DataError, ForetasteError
 from foretaste.evaluation.report import Evaluation
 from tests.shell import Shell
 
@@ -200,3 +205,58 @@ def test_tune_writes_a_recipe_that_train_reads(clicks: Path, tmp_path: Path, ft:
     assert "3 settings" in written["about"]
     facts = ft.well("train", clicks, "--out", tmp_path / "run", "--recipe", recipe, "--json").json
     assert facts["trained_with"]["learning_rate"] == best["change"]["learning_rate"]
+
+
+def test_trials_at_once_are_the_same_whoever_is_quicker(clicks: Path, tmp_path: Path, ft: Shell) -> None:
+    """Two processes, twice: the same trials. Exactly named ones are what one process finds of them."""
+    search = ("tune", clicks, "--model", "bpr-mf", "--trials", "5", "--set", "epochs=3", "--set", "embedding_size=8")
+    found = [
+        ft.well(*search, "--out", tmp_path / f"{n}.toml", "--workers", "2", "--json").json["tried"] for n in range(2)
+    ]
+    plain = [[{**trial, "seconds": 0} for trial in each] for each in found]
+    assert plain[0] == plain[1]
+    assert len({named(trial["change"]) for trial in plain[0]}) == 5
+    log, tries = Prepared.open(clicks), ({"l2": 0.0}, {"l2": 0.1}, {"l2": 0.01, "learning_rate": -1.0})
+    row = Row(name="bpr-mf", model="bpr-mf", settings={"epochs": 2, "embedding_size": 4}, tries=tries[:2])
+    grid = Place(tmp_path / "tries").begin(Grid(title="", rows=(row,)))
+    told: list[str] = []
+
+    def make(crew: Crew | None) -> list[Trial]:
+        return tune(log, grid, row, 0, Place(tmp_path / "tries"), "cpu", lambda said: told.append(said["step"]), crew)[
+            0
+        ]
+
+    one_by_one = make(None)
+    shutil.rmtree(tmp_path / "tries" / "runs")
+    with Crew(Place(tmp_path / "tries"), clicks, row.name, 0, 1, "cpu", 2, lambda said: told.append("x")) as crew:
+        together = make(crew)
+        assert len(crew.all) == 2
+        with pytest.raises(ForetasteError, match="learning_rate"):
+            crew.trial(tries[2], lambda epoch, best: False, 3)
+        crew.all[0].kill()
+        crew.all[1].kill()
+        with pytest.raises(ForetasteError, match="trial 4: its process ended"):
+            crew.trial(tries[0], lambda epoch, best: False, 4)
+    assert [replace(trial, seconds=0.0) for trial in together] == [replace(trial, seconds=0.0) for trial in one_by_one]
+    assert "trial 1" in told
+
+
+def test_a_search_with_more_workers_than_models_makes_trials_at_once(
+    clicks: Path, tmp_path: Path, ft: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from foretaste.compare import run
+
+    real, seen = subprocess.Popen, []
+
+    def watched(command: list[str], **options: Any) -> Any:
+        seen.append(command[-1])
+        return real(command, **options)
+
+    monkeypatch.setattr(run.subprocess, "Popen", watched)
+    words = ("--models", "pop,bpr-mf", "--set", "epochs=2", "--budget", "3", "--seeds", "1", "--workers", "4")
+    found = ft.well("compare", clicks, "--out", tmp_path / "out", *words, "--json").json
+    assert seen == ["2", "2"]  # four workers, two rows
+    cell = Place(tmp_path / "out").read("bpr-mf", 0)
+    assert cell is not None
+    assert len(cell["tried"]) == 3
+    assert found["rows"]["bpr-mf"]["chosen"] == max(cell["tried"], key=lambda trial: trial["score"])["change"]

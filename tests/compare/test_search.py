@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import math
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +148,53 @@ def test_spaces_that_are_none_are_refused() -> None:
         Between(2, 1, log=False)
     assert str(OneOf(1, 2)) == "one of 1, 2"
     assert str(Between(0.001, 0.1)) == "0.001 to 0.1 (log)"
+
+
+def test_rounds_do_not_depend_on_who_is_quicker_nor_on_kills(tmp_path: Path) -> None:
+    """Three at once, of which some dawdle; killed in the middle of a round, others of it being done already."""
+    started: list[int] = []
+    lock = threading.Lock()
+
+    def uneven(change: Settings, stop: Stop) -> Trial:
+        with lock:
+            started.append(threading.get_ident())
+        time.sleep(0.05 * (len(started) % 3))
+        for epoch in range(1, 4):
+            if stop(epoch, bowl(change, stop).score * (4 - epoch)):
+                return Trial(dict(change), bowl(change, stop).score, passes=epoch, pruned=True)
+        return bowl(change, stop)
+
+    whole = search(SPACE, NOW, 11, uneven, tmp_path / "whole", seed=4, at_once=3)
+    assert len(whole) == len({named(trial.change) for trial in whole}) == 11
+    assert whole[0].change == NOW
+    assert len(set(started)) > 1
+    calls = 0
+
+    def dying(change: Settings, stop: Stop) -> Trial:
+        nonlocal calls
+        with lock:
+            calls += 1
+            mine = calls
+        time.sleep(0.02)
+        if mine in (2, 9):
+            time.sleep(0.1)
+            raise KeyboardInterrupt
+        return uneven(change, stop)
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            search(SPACE, NOW, 11, dying, tmp_path / "killed", seed=4, at_once=3)
+        time.sleep(0.3)  # a killed process has no threads left
+    assert search(SPACE, NOW, 11, dying, tmp_path / "killed", seed=4, at_once=3) == whole
+    assert calls == 13  # eleven, and the two that were cut off: what was done in their rounds was kept
+
+
+def test_exactly_side_by_side_is_what_one_by_one_gives() -> None:
+    tries: tuple[dict[str, Any], ...] = tuple({"rate": 0.1 / n, "size": 8} for n in range(1, 6))
+    meeting = threading.Barrier(5, timeout=10)  # passed only if all five are under way
+
+    def together(change: Settings, stop: Stop) -> Trial:
+        meeting.wait()
+        return bowl(change, stop)
+
+    assert exactly(tries, together, at_once=5) == exactly(tries, bowl)

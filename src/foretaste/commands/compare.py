@@ -72,7 +72,7 @@ def compare(
     set
         A setting as key=value for every model that has it, or model.key=value for one; such a setting is not searched.
     workers
-        Cells made at a time.
+        Processes at work at a time, one a cell; with several workers a model, so many trials of its search at once.
     simulated
         Compare on a simulated shop; no log is needed.
     """
@@ -116,6 +116,7 @@ def tune(
     metric: str = "recall@20",
     set: Settings = (),
     seed: int = 0,
+    workers: int = 1,
     threads: Threads = 1,
     device: Device = "cpu",
     json: Json = False,
@@ -144,13 +145,18 @@ def tune(
         A setting as key=value, the same in all trials.
     seed
         Of the draws and of the trainings.
+    workers
+        Trials made at a time, each in a process of its own. Another number tries other settings.
     """
     import shutil
 
     from foretaste.cli import show
     from foretaste.compare.cell import tune as search
+    from foretaste.compare.trials import Crew
     from foretaste.training.progress import clock
 
+    if workers < 1:
+        raise ConfigError(f"workers = {workers}; give at least 1")
     words.use_threads(threads)
     check_place(out)
     log = Prepared.open(data)
@@ -165,7 +171,8 @@ def tune(
             text = f"\r\033[K{facts['step']} pass {facts['epoch']}/{facts['epochs']} {facts['share']:4.0%}"
             print(text, end="", file=sys.stderr, flush=True)
 
-    found, best = search(log, grid, row, seed, place, device, say)
+    with Crew(place, data, model, seed, threads, device, workers, say) as crew:
+        found, best = search(log, grid, row, seed, place, device, say, crew if workers > 1 else None)
     lines = [f"{'':3} {metric:>10}  {'passes':>6}  {'time':>6}  settings"]
     for number, trial in enumerate(found, 1):
         score = trial.error or f"{100 * trial.score:8.2f} %" + ("  stopped" if trial.pruned else "")

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,6 +25,17 @@ from foretaste.training.progress import clock
 
 Job = tuple[str, int]
 """Row and seed."""
+
+
+@dataclass(frozen=True)
+class How:
+    """What is the same for every cell of a run."""
+
+    data: Path
+    threads: int
+    device: str
+    at_once: int
+    """Trials of a cell."""
 
 
 def run(
@@ -39,7 +51,8 @@ def run(
     """Make every cell that is not there yet; of these rows `only`, where some are named.
 
     A cell that fails leaves a file that says why, the others go on; failed cells are tried again by the next run.
-    `workers` cells are made at a time, with `threads` threads each.
+    `workers` processes are at work at a time, with `threads` threads each: one cell each, and where there are more
+    workers than rows that choose among several settings, so many trials of a cell at once as there are workers a row.
     """
     if workers < 1:
         raise ConfigError(f"workers = {workers}; give at least 1")
@@ -47,23 +60,25 @@ def run(
     if only:
         grid = grid.with_(rows=tuple(grid.row(name) for name in only), reference="")
     first, *others = sorted(grid.seeds)
+    choosing = sum(row.trials > 1 or len(row.tries) > 1 for row in grid.rows)
+    how = How(data, threads, device, max(1, workers // max(1, choosing)))
     with _alone(place.folder):
         board = Board(place, grid, out)
         for seeds in ((first,), tuple(others)):  # the first seed chooses for the others
             jobs = [(row.name, seed) for seed in seeds for row in grid.rows if place.read(row.name, seed) is None]
             jobs = [job for job in jobs if job[1] == first or place.read(job[0], first) is not None]
-            _all(jobs, place, data, workers, threads, device, board)
+            _all(jobs, place, workers, how, board)
         board.close()
 
 
-def _all(jobs: Sequence[Job], place: Place, data: Path, workers: int, threads: int, device: str, board: Board) -> None:
+def _all(jobs: Sequence[Job], place: Place, workers: int, how: How, board: Board) -> None:
     """Make these cells; an interrupt ends the processes that make them, and nothing else is lost."""
     children: dict[Job, subprocess.Popen[str]] = {}
     stopping = threading.Event()
 
     def one(job: Job) -> None:
         if not stopping.is_set():
-            _one(job, place, data, threads, device, board, children)
+            _one(job, place, how, board, children)
 
     with ThreadPoolExecutor(workers) as pool:
         waiting = [pool.submit(one, job) for job in jobs]
@@ -77,15 +92,7 @@ def _all(jobs: Sequence[Job], place: Place, data: Path, workers: int, threads: i
             raise
 
 
-def _one(
-    job: Job,
-    place: Place,
-    data: Path,
-    threads: int,
-    device: str,
-    board: Board,
-    children: dict[Job, subprocess.Popen[str]],
-) -> None:
+def _one(job: Job, place: Place, how: How, board: Board, children: dict[Job, subprocess.Popen[str]]) -> None:
     """One cell, in its process."""
     row, seed = job
     log = place.run(row, seed).with_suffix(".log")
@@ -94,12 +101,11 @@ def _one(
     failed.unlink(missing_ok=True)
     board.begin(job)
     said: dict[str, Any] = {}
-    command = [sys.executable, "-m", "foretaste.compare.cell", str(place.folder), str(data), row, str(seed)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    command = [sys.executable, "-m", "foretaste.compare.cell", str(place.folder), str(how.data), row, str(seed)]
+    command += [str(how.threads), how.device, str(how.at_once)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(how.threads), "OMP_WAIT_POLICY": "PASSIVE"}
     with log.open("w") as errors:
-        child = subprocess.Popen(
-            [*command, str(threads), device], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
-        )
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
         children[job] = child
         assert child.stdout is not None
         for line in child.stdout:

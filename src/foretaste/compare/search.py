@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ def named(change: Settings) -> str:
 
 def exactly(tries: Sequence[Settings], train: Train, at_once: int = 1) -> list[Trial]:
     """Each of these, in order, none given up early."""
-    return _together([lambda change=change: _careful(train, change, _never) for change in tries], at_once)  # type: ignore[misc]
+    return _together([partial(_careful, train, change, _never) for change in tries], at_once)
 
 
 def search(
@@ -79,22 +80,14 @@ def search(
         seed: of the draws.
         at_once: trials of a round.
     """
-    optuna = _optuna()
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1)
-    study = optuna.create_study(
-        study_name="search", storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
-    )
-    wide = {name: _distribution(optuna, one, current[name]) for name, one in space.items()}
+    study = _Study(space, current, journal, seed, at_once)
     while True:
-        found = _finished(study)
-        together = _round(optuna, study, wide, current, seed, found, min(at_once, trials - len(found)), at_once > 1)
+        together = study.round(min(at_once, trials - len(study.found)))
         if not together:
-            return found
-        made = _together([lambda one=one: _made(one, train) for one in together], at_once)  # type: ignore[misc]
+            return study.found
+        made = _together([partial(_made, one, train) for one in together], at_once)
         for one, trial in zip(together, made, strict=True):
-            _tell(optuna, study, one, trial)
+            study.tell(one, trial)
 
 
 def best_of(found: list[Trial]) -> Trial:
@@ -128,65 +121,17 @@ def _together(each: Sequence[Callable[[], Trial]], at_once: int) -> list[Trial]:
         pool.shutdown(wait=False, cancel_futures=True)  # whoever gave `train` ends what still runs
 
 
-def _round(
-    optuna: Any,
-    study: Any,
-    wide: Mapping[str, Any],
-    current: Settings,
-    seed: int,
-    found: Sequence[Trial],
-    size: int,
-    several: bool,
-) -> list[optuna.Trial]:
-    """The trials that are made next: those that a kill cut off, and new ones up to the size of a round."""
-    states = optuna.trial.TrialState
-    together: list[Any] = []
-    for broken in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
-        if broken.params.keys() == wide.keys() and len(together) < size:
-            together.append(optuna.trial.Trial(study, broken._trial_id))
-        else:  # killed while it was drawn: drawn again, and the same
-            study.tell(broken.number, state=states.FAIL)
-    if not found and not together and size and not study.get_trials(deepcopy=False, states=(states.WAITING,)):
-        study.enqueue_trial(dict(current))
-    while len(together) < size:
-        one = _new(optuna, study, wide, seed, [trial.change for trial in found] + [one.params for one in together],
-                   several)  # fmt: skip
-        if one is None:
-            break
-        together.append(one)
-    return together
-
-
-def _new(
-    optuna: Any, study: Any, wide: Mapping[str, Any], seed: int, known: Sequence[Settings], several: bool
-) -> optuna.Trial | None:
-    """A trial whose point was not tried before; None if none is found."""
-    for attempt in range(ALIKE):
-        draw = (1000 * seed + len(known)) * ALIKE + attempt
-        study.sampler = optuna.samplers.TPESampler(
-            seed=draw, n_startup_trials=5, multivariate=True, constant_liar=several
-        )
-        one = study.ask(dict(wide))
-        if one.params not in known:
-            return one  # type: ignore[no-any-return]
-        study.tell(one, state=optuna.trial.TrialState.FAIL)
-    return None
-
-
 def _made(one: optuna.Trial, train: Train) -> Trial:
     """What a trial finds, kept as soon as it is known: the rest of its round may take long."""
     if "trial" in one.user_attrs:
-        return _read(one.user_attrs["trial"])
+        return read(one.user_attrs["trial"])
     found = _careful(train, one.params, _stopper(one))
     one.set_user_attr("trial", found.as_dict())
     return found
 
 
 def _stopper(one: optuna.Trial) -> Stop:
-    told: set[int] = set()
-    for frozen in one.study.get_trials(deepcopy=False):
-        if frozen.number == one.number:
-            told |= frozen.intermediate_values.keys()  # before it was cut off
+    told = one.study.get_trials(deepcopy=False)[one.number].intermediate_values.keys()  # before it was cut off
 
     def stop(epoch: int, value: float) -> bool:
         if epoch not in told:
@@ -196,24 +141,74 @@ def _stopper(one: optuna.Trial) -> Stop:
     return stop
 
 
-def _tell(optuna: Any, study: optuna.Study, one: optuna.Trial, found: Trial) -> None:
-    """The search learns from it, now and not before."""
-    states = optuna.trial.TrialState
-    if math.isnan(found.score):
-        study.tell(one, state=states.FAIL)
-    elif found.pruned:
-        study.tell(one, state=states.PRUNED)
-    else:
-        study.tell(one, found.score)
+class _Study:
+    """Optuna's study over a journal."""
+
+    def __init__(self, space: Space, current: Settings, journal: Path, seed: int, at_once: int) -> None:
+        self.optuna = optuna = _optuna()
+        self.current, self.seed, self.several = current, seed, at_once > 1
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1)
+        self.study = optuna.create_study(
+            study_name="search", storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
+        )
+        self.wide = {name: _distribution(optuna, one, current[name]) for name, one in space.items()}
+
+    @property
+    def found(self) -> list[Trial]:
+        """What was told so far, in order."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [
+            read(one.user_attrs["trial"]) for one in trials if one.state.is_finished() and "trial" in one.user_attrs
+        ]
+
+    def round(self, size: int) -> list[optuna.Trial]:
+        """The trials that are made next: those that a kill cut off, then new ones."""
+        states, found = self.optuna.trial.TrialState, self.found
+        together: list[optuna.Trial] = []
+        for broken in self.study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+            if broken.params.keys() == self.wide.keys() and len(together) < size:
+                together.append(self.optuna.trial.Trial(self.study, broken._trial_id))
+            else:  # killed while it was drawn: drawn again, and the same
+                self.study.tell(broken.number, state=states.FAIL)
+        waiting = self.study.get_trials(deepcopy=False, states=(states.WAITING,))
+        if size and not found and not together and not waiting:
+            self.study.enqueue_trial(dict(self.current))
+        while len(together) < size:
+            one = self._new([trial.change for trial in found] + [one.params for one in together])
+            if one is None:
+                break
+            together.append(one)
+        return together
+
+    def _new(self, known: Sequence[Settings]) -> optuna.Trial | None:
+        """A trial whose point was not tried before; None if none is found."""
+        for attempt in range(ALIKE):
+            self.study.sampler = self.optuna.samplers.TPESampler(
+                seed=(1000 * self.seed + len(known)) * ALIKE + attempt,
+                n_startup_trials=5,
+                multivariate=True,
+                constant_liar=self.several,
+            )
+            one = self.study.ask(dict(self.wide))
+            if one.params not in known:
+                return one  # type: ignore[no-any-return]
+            self.study.tell(one, state=self.optuna.trial.TrialState.FAIL)
+        return None
+
+    def tell(self, one: optuna.Trial, found: Trial) -> None:
+        """The search learns from it, now and not before."""
+        states = self.optuna.trial.TrialState
+        if math.isnan(found.score):
+            self.study.tell(one, state=states.FAIL)
+        elif found.pruned:
+            self.study.tell(one, state=states.PRUNED)
+        else:
+            self.study.tell(one, found.score)
 
 
-def _finished(study: optuna.Study) -> list[Trial]:
-    """What was found so far, in order."""
-    trials = study.get_trials(deepcopy=False)
-    return [_read(one.user_attrs["trial"]) for one in trials if one.state.is_finished() and "trial" in one.user_attrs]
-
-
-def _read(kept: Mapping[str, Any]) -> Trial:
+def read(kept: Mapping[str, Any]) -> Trial:
     """A trial from plain values."""
     return Trial(**{**kept, "score": math.nan if kept["score"] is None else kept["score"]})
 

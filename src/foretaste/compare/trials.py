@@ -1,0 +1,208 @@
+"""One trial, a training that shows what a setting is worth; and processes that make several at once.
+
+A process makes one trial after another:  python -m foretaste.compare.trials FOLDER DATA ROW SEED THREADS DEVICE
+
+It reads {"number", "change"} from standard input and answers with JSON lines: how far it is, after each pass the
+question whether to give up (answered by {"stop"}), in the end what was found. The search itself stays with who asks, so
+that one process alone writes its journal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from foretaste import words
+from foretaste.compare.grid import Grid, Place, Row
+from foretaste.compare.search import Settings, Stop, Trial, named, read
+from foretaste.data.prepared import Prepared
+from foretaste.data.sequences import VALIDATION
+from foretaste.errors import ForetasteError, NeedsError, TrainingError
+from foretaste.recommender import Recommender
+
+Say = Callable[[dict[str, Any]], None]
+ERRORS = {"TrainingError": TrainingError, "NeedsError": NeedsError}
+"""That mean something to who asks; all others are a ForetasteError there."""
+
+
+class GivenUp(Exception):
+    """Raised inside a training to end a trial that falls behind."""
+
+
+class Bench:
+    """All that the trials of a cell have in common."""
+
+    def __init__(self, prepared: Prepared, grid: Grid, row: Row, seed: int, place: Place, device: str) -> None:
+        self.prepared, self.grid, self.row, self.seed = prepared, grid, row, seed
+        self.place, self.device = place, device
+        self.asked = words.protocol(grid.choose or grid.ask)
+
+    def recommender(self, change: Settings) -> Recommender:
+        """The row with these changes, untrained."""
+        settings = {"metric": self.grid.metric, **self.row.settings, **change, "seed": self.seed}
+        return Recommender(self.row.model, **settings)
+
+    def folder(self, change: Settings) -> Path:
+        """Where its checkpoints lie."""
+        return self.place.run(self.row.name, self.seed) / named(change)
+
+    def trial(self, change: Settings, stop: Stop, say: Say, what: str) -> Trial:
+        """Train on the training part; measure on the validation part."""
+        began, one = time.perf_counter(), self.recommender(change)
+        if one.kind.learns == "counts":
+            return Trial(dict(change), self._counted(one), seconds=time.perf_counter() - began)
+        folder, metric, tell = self.folder(change), self.grid.metric, progress(say, what)
+        seen = [entry["validation"][metric] for entry in _passes(folder)]  # made before the trial was cut off
+
+        def report(facts: Mapping[str, Any]) -> None:
+            tell(facts)
+            if "validation" in facts and "stage" not in facts:
+                seen.append(facts["validation"][metric])
+                if stop(facts["epoch"], max(seen)):
+                    raise GivenUp
+
+        try:
+            if seen and stop(len(seen), max(seen)):
+                raise GivenUp
+            one.fit(self.prepared, protocol=self.asked, refit=False, folder=folder, device=self.device, report=report)
+        except GivenUp:
+            shutil.rmtree(folder, ignore_errors=True)
+            return Trial(dict(change), max(seen), 0, len(seen), time.perf_counter() - began, pruned=True)
+        assert one.result is not None
+        reached = max(entry["validation"][metric] for entry in one.result.history)
+        passes = one.result.best_epoch, one.result.epochs
+        return Trial(dict(change), reached, *passes, time.perf_counter() - began)
+
+    def _counted(self, one: Recommender) -> float:
+        one.fit(self.prepared, refit=False)
+        found = one.evaluate(self.prepared, protocol=self.asked, part=VALIDATION, cutoffs=self.grid.cutoffs)
+        return found.means()[self.grid.metric]
+
+
+def progress(say: Say, what: str) -> Callable[[Mapping[str, Any]], None]:
+    """Training's reports as messages: a few a second, and every finished pass."""
+    last = 0.0
+
+    def report(facts: Mapping[str, Any]) -> None:
+        nonlocal last
+        if "done" not in facts or time.monotonic() - last > 0.3:
+            last = time.monotonic()
+            share = 1.0 if "done" not in facts else facts["done"] / max(facts["targets"], 1)
+            say({"step": what, "epoch": facts["epoch"], "epochs": facts["epochs"], "share": round(share, 3)})
+
+    return report
+
+
+class Crew:
+    """Up to so many processes that make trials; at the end of `with` they are ended.
+
+    Args:
+        place, data, row, seed, threads, device: of the cell whose trials they make.
+        count: processes.
+        say: hears how far they are, from several threads.
+    """
+
+    def __init__(
+        self, place: Place, data: Path, row: str, seed: int, threads: int, device: str, count: int, say: Say
+    ) -> None:
+        self.count, self.say = count, say
+        command = [sys.executable, "-m", "foretaste.compare.trials", str(place.folder), str(data)]
+        self.command: Sequence[str] = [*command, row, str(seed), str(threads), device]
+        self.environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        self.all: list[subprocess.Popen[str]] = []
+        self.free: list[subprocess.Popen[str]] = []
+        self.lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for child in self.all:
+            child.terminate()
+            child.wait()
+
+    def trial(self, change: Settings, stop: Stop, number: int) -> Trial:
+        """One trial, by whoever is free."""
+        child = self._free()
+        _send(child, {"number": number, "change": dict(change)})
+        assert child.stdout is not None
+        for line in child.stdout:
+            said = json.loads(line) if line.startswith("{") else {}
+            if "asks" in said:
+                _send(child, {"stop": stop(said["asks"], said["best"])})
+            elif "trial" in said:
+                self.free.append(child)
+                return read(said["trial"])
+            elif "error" in said:
+                self.free.append(child)
+                raise ERRORS.get(said["error"], ForetasteError)(said["why"])
+            elif said:
+                self.say(said)
+        raise ForetasteError(f"trial {number}: its process ended ({child.wait()}), perhaps for want of memory")
+
+    def _free(self) -> subprocess.Popen[str]:
+        """One that waits, or a new one: as many are started as are asked for at once."""
+        with self.lock:
+            if not self.free:
+                pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+                self.free.append(subprocess.Popen(self.command, text=True, env=self.environment, **pipes))
+                self.all.append(self.free[-1])
+            return self.free.pop()
+
+
+def _send(child: subprocess.Popen[str], what: dict[str, Any]) -> None:
+    assert child.stdin is not None
+    try:
+        child.stdin.write(json.dumps(what) + "\n")
+        child.stdin.flush()
+    except OSError:
+        pass  # it is gone, and reading from it will tell
+
+
+def _passes(folder: Path) -> list[dict[str, Any]]:
+    """What was written of the passes that were made in a folder."""
+    path = folder / "log.jsonl"
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+def main() -> None:
+    """Make the trials that are asked for, until nobody asks any more."""
+    folder, data, name, seed, threads, device = sys.argv[1:]
+    parent, place = os.getppid(), Place(folder)
+
+    def say(facts: dict[str, Any]) -> None:
+        if os.getppid() != parent:
+            raise SystemExit("who asked for this trial is gone")
+        print(json.dumps(facts), flush=True)
+
+    def stop(epoch: int, best: float) -> bool:
+        say({"asks": epoch, "best": best})
+        answer = sys.stdin.readline()
+        if not answer:
+            raise SystemExit("who asked for this trial is gone")
+        return bool(json.loads(answer)["stop"])
+
+    words.use_threads(int(threads))
+    grid = place.grid()
+    bench = Bench(Prepared.open(Path(data)), grid, grid.row(name), int(seed), place, device)
+    for line in iter(sys.stdin.readline, ""):
+        asked = json.loads(line)
+        try:
+            say({"trial": bench.trial(asked["change"], stop, say, f"trial {asked['number']}").as_dict()})
+        except ForetasteError as error:
+            say({"error": type(error).__name__, "why": str(error)})
+
+
+if __name__ == "__main__":
+    main()
