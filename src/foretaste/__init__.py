@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from foretaste.evaluation import protocols
     from foretaste.evaluation.evaluate import Evaluation, evaluate
     from foretaste.recommender import Recommender
+    from foretaste.serving.client import Client
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ _HOMES = {
     "protocols": "foretaste.evaluation.protocols",
     "evaluate": "foretaste.evaluation.evaluate",
     "Evaluation": "foretaste.evaluation.evaluate",
+    "Client": "foretaste.serving.client",
     "ForetasteError": "foretaste.errors",
 }
 
@@ -49,6 +51,7 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "protocols",
     "evaluate",
     "Evaluation",
+    "Client",
     "ForetasteError",
 ]
 

@@ -271,6 +271,8 @@ def models(*, json: Json = False) -> None:
 
 
 app.command("foretaste.commands.inspect:inspect", name="inspect")
+app.command("foretaste.commands.serve:serve", name="serve")
+app.command("foretaste.commands.replay:replay", name="replay")
 app.command("foretaste.commands.store:store", name="store", help="Look after a store of users, beside the service.")
 
 

@@ -36,7 +36,7 @@ def said(error: BaseException | None) -> tuple[str, int]:
         case None | BrokenPipeError():  # whoever read our output has seen enough
             return "", 0
         case KeyboardInterrupt():
-            return "interrupted; the same `foretaste train` goes on from its last checkpoint", 130
+            return line or "interrupted; the same `foretaste train` goes on from its last checkpoint", 130
         case CycloptsError():
             return f"{line} (see foretaste --help)", 2
         case ForetasteError():
