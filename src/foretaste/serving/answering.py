@@ -1,0 +1,103 @@
+"""From states to lists: what each ask may be recommended, for many asks in one scoring of the catalogue."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foretaste.errors import ConfigError, ForetasteError
+from foretaste.models.choosing import Recommendations, best, hide
+from foretaste.models.contract import Query, State, query_rows
+from foretaste.models.histories import numbers_of
+from foretaste.models.saved import Trained
+from foretaste.serving.asks import Ask, Id
+
+SCORE_BYTES = 64 * 2**20
+"""What a block of scores may hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An ask that wants recommendations."""
+
+    row: int
+    """Of the batch of states."""
+    ask: Ask
+    seen: Sequence[Id]
+    """Items to leave out beside the ask's own `exclude`."""
+
+
+class Chooser:
+    """Scores and chooses for a trained model."""
+
+    def __init__(self, trained: Trained) -> None:
+        self.trained = trained
+
+    def check(self, ask: Ask) -> None:
+        """Refuse a wish that cannot be granted, before anything is taken in."""
+        if not isinstance(ask.k, int) or isinstance(ask.k, bool) or ask.k < 0:
+            raise ConfigError(f"k = {ask.k!r}; ask for a whole number of recommendations")
+        if ask.candidates is not None:
+            numbers = numbers_of(self.trained.items, ask.candidates)
+            if 0 in numbers:
+                wrong = ask.candidates[numbers.index(0)]
+                raise ConfigError(f"candidate {wrong!r} is not an item that this recommender knows")
+
+    def best(self, state: State, asked: Sequence[Asked]) -> dict[int, Recommendations | ForetasteError]:
+        """Row -> its list, or what is wrong with its scores."""
+        if not asked:
+            return {}
+        rows = torch.tensor([one.row for one in asked])  # [b]
+        now = None
+        if any(one.ask.now is not None for one in asked):
+            clock = time.time()
+            now = torch.tensor([int(clock if one.ask.now is None else one.ask.now) for one in asked])  # [b]
+        query = self.trained.model.query({name: part[rows] for name, part in state.items()}, now)  # [b, 1, ...]
+        free = [place for place, one in enumerate(asked) if one.ask.candidates is None]
+        bound = [[place] for place, one in enumerate(asked) if one.ask.candidates is not None]
+        step = max(1, SCORE_BYTES // (4 * self.trained.model.n_items))
+        out: dict[int, Recommendations | ForetasteError] = {}
+        for block in [*(free[first : first + step] for first in range(0, len(free), step)), *bound]:
+            wishes = [asked[place] for place in block]
+            answers = self._block(query_rows(query, torch.tensor(block)), wishes)
+            out.update({one.row: answer for one, answer in zip(wishes, answers, strict=True)})
+        return out
+
+    def _block(self, query: Query, asked: Sequence[Asked]) -> list[Recommendations | ForetasteError]:
+        try:
+            return list(self._lists(query, asked))
+        except ForetasteError as error:
+            if len(asked) == 1:
+                return [error]
+        return [self._block(query_rows(query, slice(i, i + 1)), [one])[0] for i, one in enumerate(asked)]
+
+    def _lists(self, query: Query, asked: Sequence[Asked]) -> list[Recommendations]:
+        items, pool = self.trained.items, None
+        if asked[0].ask.candidates is not None:
+            pool = torch.tensor(sorted(set(numbers_of(items, asked[0].ask.candidates))), dtype=torch.int64)  # [C]
+        scores = self.trained.model.score(query, pool)[:, 0]  # [b, C] or [b, I]
+        hidden = self._hidden(asked)  # [b, X] or None
+        if hidden is not None:
+            scores = scores.clone()
+            hide(scores, pool, hidden.new_empty(0), hidden)
+        lists = best(self.trained.name, items, scores, pool, max(one.ask.k for one in asked))
+        cut = [(found, one.ask.k) for found, one in zip(lists, asked, strict=True)]
+        return [
+            found if len(found) <= k else replace(found, ids=found.ids[:k], scores=found.scores[:k]) for found, k in cut
+        ]
+
+    def _hidden(self, asked: Sequence[Asked]) -> Tensor | None:
+        """[b, X]: the numbers of what each row may not be shown, 0 where padded; None if there are none."""
+        rows = [numbers_of(self.trained.items, [*one.ask.exclude, *one.seen]) for one in asked]
+        width = max(map(len, rows))
+        if not width:
+            return None
+        hidden = np.zeros((len(rows), width), np.int64)
+        for place, numbers in enumerate(rows):
+            hidden[place, : len(numbers)] = numbers
+        return torch.from_numpy(hidden)

@@ -1,0 +1,242 @@
+"""The engine: a trained recommender over a store of user states. It takes in events and answers, many users at a time.
+
+    engine = Engine(Trained.load("clicks-narm"), MemoryStore())
+    engine.ask(Ask(user="ann", events=[Event("tea", time=1_700_000_000, id="e1")], k=10)).recommendations
+
+What it promises, for every model and every store:
+
+- One user's events are applied in the order of their times; equal times in the order of arrival. An event earlier than
+  the newest is put in its place among those kept, and the state is made again from them: the result equals a replay in
+  order. One older than all that is kept, when older ones are gone, is applied as the newest, and counted.
+- An event with an id is taken in once, within the window of the newest `window_ids` ids of the last `window_days`.
+- A session is closed by the first later event, never by a timer.
+- What an ask took in is in the store when it returns.
+- Engines over one store never lose each other's updates: whoever was slower reads again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+import foretaste
+from foretaste.errors import ConfigError, ForetasteError, StoreError
+from foretaste.models.choosing import Recommendations
+from foretaste.models.contract import State
+from foretaste.models.saved import Trained
+from foretaste.serving.answering import Asked, Chooser
+from foretaste.serving.asks import Ask, Event, Id, Kept, Told
+from foretaste.serving.planning import EngineConfig, Plan, Planner
+from foretaste.serving.record import Base, Record
+from foretaste.serving.rules import Rules
+from foretaste.serving.stepping import Stepper
+from foretaste.serving.store import Change, Store
+
+TRIES = 100
+"""How often an ask is begun again because somebody else wrote the user first."""
+
+Answers = list[Told | ForetasteError]
+
+
+class Engine:
+    """See the first lines of this file. To be used by one thread at a time."""
+
+    def __init__(
+        self, trained: Trained, store: Store, config: EngineConfig | None = None, *, replay: bool = False
+    ) -> None:
+        """`replay` takes over a store that another model wrote: each user's state is made anew from the events kept."""
+        self.trained = trained
+        self.store = store
+        self.config = config if config is not None else EngineConfig()
+        self.stepper = Stepper(trained, self.config.precision)
+        rules = self.config.rules or Rules.of_recommender(trained.facts)
+        self.planner = Planner(self.stepper, rules, self.config, store.read_base)
+        self.chooser = Chooser(trained)
+        self.counts: Counter[str] = Counter()
+        """Asks, events by outcome, states made again, and conflicts with other engines."""
+        self._claim(replay)
+
+    def ask(self, ask: Ask) -> Told:
+        """One ask, or its error raised."""
+        told = self.ask_many([ask])[0]
+        if isinstance(told, ForetasteError):
+            raise told
+        return told
+
+    def ask_many(self, asks: Sequence[Ask]) -> Answers:
+        """Many asks in few calls of the model; each one's answer, or the error that concerns it alone.
+
+        Asks of one user are answered one after the other, in the order given.
+        """
+        answers: Answers = [StoreError("not answered")] * len(asks)
+        waiting, tries = list(range(len(asks))), 0
+        while waiting:
+            now: list[int] = []
+            later: list[int] = []
+            users: set[str] = set()
+            for place in waiting:
+                key = _key(asks[place])
+                (later if key in users else now).append(place)
+                if key:
+                    users.add(key)
+            lost = self._round(now, asks, answers)
+            tries = tries + 1 if lost else 0
+            self.counts["conflicts"] += len(lost)
+            if tries > TRIES:
+                for place in lost:
+                    answers[place] = StoreError(f"the user was written by others {TRIES} times in between; try again")
+                lost, tries = [], 0
+            waiting = lost + later
+        self.counts["asks"] += len(asks)
+        return answers
+
+    def user(self, user: Id) -> Kept | None:
+        """What is kept of a user, or None."""
+        (stored,) = self.store.read([str(user)])
+        if stored is None:
+            return None
+        record = Record.unpack(stored.record)
+        return Kept(
+            user=user,
+            events=tuple(Event(one.item, one.time / 1000, one.session) for one in record.events()),
+            seen=record.seen,
+            beyond=record.beyond,
+            remembered=len(record.digests) // 8,
+            bytes=len(stored.record) + len(self.store.read_base(str(user))),
+            state=self.stepper.layout.summary(),
+        )
+
+    def state(self, user: Id) -> State | None:
+        """The model's state of a user, [1, ...], or None: for looking into, and for tests."""
+        (stored,) = self.store.read([str(user)])
+        return None if stored is None else self.stepper.layout.unpack([Record.unpack(stored.record).state])
+
+    def forget(self, user: Id) -> bool:
+        """Erase all that is kept of a user; False if there was nothing."""
+        return self.store.delete(str(user))
+
+    def similar_items(self, item: Hashable, k: int = 10) -> Recommendations:
+        """The items whose vectors point the way of this one."""
+        return self.trained.similar_items(item, k)
+
+    def explain(
+        self, user: Id | None = None, history: Sequence[Event] | None = None, item: Hashable | None = None
+    ) -> dict[str, Any]:
+        """What the answer after a user's events, or after a history, rests on; as `Trained.explain`."""
+        if history is not None:
+            row = self.planner.of_history(Ask(user=user, history=history)).row
+        elif user is not None:
+            (stored,) = self.store.read([str(user)])
+            if stored is None:
+                return {}
+            row = self.planner.replayed(str(user), Record.unpack(stored.record), user)
+        else:
+            raise ConfigError("explain: give a user or a history")
+        if not row.steps:
+            return {}
+        with torch.inference_mode():
+            before = self.stepper.advance([replace(row, steps=[])])  # [1, ...]
+            return self.trained.reasons(self.stepper.events([row.steps]), before, item)
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self.store.close()
+
+    def _claim(self, replay: bool) -> None:
+        """Write into a new store whose it is; refuse one of another model, or take it over."""
+        ours = {"model": self.stepper.fingerprint.hex(), "name": self.trained.name, "foretaste": foretaste.__version__}
+        found = self.store.claim(ours)
+        if found.get("model") == ours["model"]:
+            return
+        if not replay:
+            raise StoreError(
+                f"the store holds states of another model ('{found.get('name')}', {str(found.get('model'))[:8]}; this is "
+                f"'{self.trained.name}', {ours['model'][:8]}); to make every user's state anew from the events kept, "
+                "start with replay (--replay), or give another store"
+            )
+        self.store.claim(ours, replace=True)
+
+    def _round(self, places: Sequence[int], asks: Sequence[Ask], answers: Answers) -> list[int]:
+        """Answer asks of different users; gives those whose user was written by somebody else in between."""
+        plans = self._plans(places, asks, answers)
+        if not plans:
+            return []
+        with torch.inference_mode():
+            try:
+                state = self.stepper.advance([plan.row for plan in plans.values()])
+                lost = self._write(plans, state)
+            except ForetasteError as error:  # of the store: nothing of these is acknowledged
+                for place in plans:
+                    answers[place] = error
+                return []
+            wishes = [
+                Asked(row, asks[place], plans[place].seen)
+                for row, place in enumerate(plans)
+                if asks[place].k and place not in lost
+            ]
+            lists = self.chooser.best(state, wishes)
+        for row, (place, plan) in enumerate(plans.items()):
+            if place in lost:
+                continue
+            found = lists.get(row)
+            if isinstance(found, ForetasteError):
+                answers[place] = found
+            else:
+                found = None if found is None else replace(found, skipped=list(plan.unknown))
+                answers[place] = Told(plan.outcomes, plan.unknown, found)
+            self.counts.update(plan.outcomes)
+            self.counts["again"] += plan.again
+        return [place for place in plans if place in lost]
+
+    def _plans(self, places: Sequence[int], asks: Sequence[Ask], answers: Answers) -> dict[int, Plan]:
+        """What to do for each ask; one that cannot be granted has its error for an answer."""
+        plans: dict[int, Plan] = {}
+        keys = list(filter(None, (_key(asks[place]) for place in places)))
+        try:
+            stored = dict(zip(keys, self.store.read(keys), strict=True)) if keys else {}
+        except ForetasteError as error:
+            if len(places) > 1:  # it may be one damaged record: the others are not to suffer
+                return {k: v for place in places for k, v in self._plans([place], asks, answers).items()}
+            answers[places[0]] = error
+            return {}
+        for place in places:
+            ask, key = asks[place], _key(asks[place])
+            try:
+                self.chooser.check(ask)
+                if ask.events and (ask.user is None or ask.history is not None):
+                    raise ConfigError("events are taken in for a user, and not beside a history without state")
+                plan = self.planner.of_user(ask, key, stored[key]) if key else self.planner.of_history(ask)
+                if plan.row.state is not None and len(plan.row.state) != self.stepper.layout.bytes:
+                    raise StoreError(f"the state of user {key!r} has {len(plan.row.state)} bytes: it is damaged")
+                plans[place] = plan
+            except ForetasteError as error:
+                answers[place] = error
+        return plans
+
+    def _write(self, plans: dict[int, Plan], state: State) -> set[int]:
+        """Write the new records; gives the asks that somebody else was faster than."""
+        changed = [(row, place) for row, place in enumerate(plans) if plans[place].record is not None]
+        if not changed:
+            return set()
+        rows = torch.tensor([row for row, _ in changed])
+        states = self.stepper.layout.pack({name: part[rows] for name, part in state.items()})
+        based = [place for _, place in changed if plans[place].base is not None]
+        bases = dict(zip(based, self.stepper.packed([b for p in based if (b := plans[p].base)]), strict=True))
+        changes = []
+        for (_, place), value in zip(changed, states, strict=True):
+            plan, base = plans[place], bases.get(place)
+            assert plan.record is not None
+            record = replace(plan.record, state=value).pack()
+            whole = None if base is None else Base(self.stepper.fingerprint, base, plan.edge).pack()
+            changes.append(Change(plan.key, plan.version, record, whole))
+        done = self.store.write(changes)
+        return {place for (_, place), well in zip(changed, done, strict=True) if not well}
+
+
+def _key(ask: Ask) -> str:
+    """The user in the store, "" for an ask without state."""
+    return "" if ask.user is None or ask.history is not None else str(ask.user)

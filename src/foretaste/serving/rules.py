@@ -1,0 +1,100 @@
+"""Where a session begins and what the model is given: the rules by which the training log was cut, event by event.
+
+A log is cut into sessions as a whole; a service meets its events one at a time and must cut them alike. The rules are
+written into a prepared log and into a saved recommender. An event that names its session begins one where that name
+differs from the event's before it, whatever the rules say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field
+
+from foretaste.config import Config
+from foretaste.data.vocabulary import Vocabulary
+from foretaste.serving.asks import Id
+
+DAY = 86_400_000
+"""Milliseconds."""
+
+
+class Rules(Config):
+    """How the training log was cut."""
+
+    sessions: Literal["gap", "day", "given", "none"] = "gap"
+    """A new session after an idle gap, at midnight, where the log named one, or never. Events of a log that named its
+    sessions and come without a name now are cut by the gap."""
+    gap: float = Field(1800.0, gt=0, allow_inf_nan=False)
+    """Seconds; more than this between two events begins a session."""
+    utc_offset: float = Field(0.0, gt=-24, lt=24)
+    """Where the calendar's day begins, in hours east of Greenwich."""
+    repeats: Literal["keep", "collapse"] = "keep"
+    """Collapse: the model is not given an event of the same item as the one before it in the session."""
+
+    @classmethod
+    def of_recommender(cls, facts: Mapping[str, Any]) -> Rules:
+        """What a saved recommender says of its training log; the defaults for one that says nothing."""
+        return cls.of((facts.get("data") or {}).get("rules") or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """One event as it is kept."""
+
+    item: Id
+    time: int
+    """Milliseconds since 1970."""
+    session: Id | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """What must be known of the events so far to cut the next one."""
+
+    last: Happened | None = None
+    begun: bool = False
+    """Has the model been given an event of the open session?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one event is to the model."""
+
+    number: int
+    """The item, 0 where the model is given nothing: an unknown item, a repeat."""
+    start: bool
+    """The first event of its session that the model is given."""
+    opens: bool
+    """The first event of its session, known or not: here a session model starts afresh."""
+    time: int
+    """Seconds."""
+
+
+def opens(rules: Rules, before: Happened | None, event: Happened) -> bool:
+    """Does this event begin a session?"""
+    if before is None:
+        return True
+    if event.session is not None and before.session is not None:
+        return event.session != before.session
+    if rules.sessions == "none":
+        return False
+    if rules.sessions == "day":
+        shift = round(rules.utc_offset * 3_600_000)
+        return (event.time + shift) // DAY != (before.time + shift) // DAY
+    return event.time - before.time > rules.gap * 1000
+
+
+def walk(rules: Rules, items: Vocabulary, edge: Edge, events: Iterable[Happened]) -> Iterator[tuple[Step, Edge]]:
+    """Each event as the model is given it, and what is known after it."""
+    last, begun = edge.last, edge.begun
+    for event in events:
+        new = opens(rules, last, event)
+        again = rules.repeats == "collapse" and not new and last is not None and last.item == event.item
+        number = 0 if again else items.number(event.item)
+        begun = begun and not new
+        step = Step(number, bool(number) and not begun, new, event.time // 1000)
+        last, begun = event, begun or bool(number)
+        yield step, Edge(last, begun)
