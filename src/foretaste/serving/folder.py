@@ -11,6 +11,8 @@ import fcntl
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -36,6 +38,12 @@ READERS = 1024
 """Read transactions of all processes at once."""
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """EIO too: LMDB says so where a write to a full disk ended half-way. It writes such a transaction off."""
+READ_ALL = """
+import os, sys, lmdb
+with lmdb.open(sys.argv[1], readonly=True) as env:
+    env.copyfd(os.open(sys.argv[2], os.O_WRONLY), compact=True)
+"""
+"""A program that touches every page of a store."""
 
 
 class Tables(NamedTuple):
@@ -62,7 +70,7 @@ def occupy(folder: Path, create: bool = True, *, alone: bool = False) -> int:
         held = os.open(folder / IN_USE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:
         raise StoreError(f"{folder}: no such folder; expected a store of users") from None
-    except NotADirectoryError:
+    except (NotADirectoryError, FileExistsError):
         raise StoreError(f"{folder}: a file stands there or on the way to it; give a folder") from None
     except OSError as error:
         raise StoreError(f"{folder}: {_denied(error)}") from None
@@ -80,7 +88,7 @@ def open_tables(folder: Path, map_size: int, *, durable: bool) -> tuple[Any, Tab
     with told(folder):
         env = _environment(folder, map_size, durable)
         try:
-            cut = _lengthened(folder, env)
+            _check_length(folder, env)
             with env.begin() as step:
                 names = {bytes(key) for key in step.cursor().iternext(values=False)}
             if names and names != {name.encode() for name in Tables._fields}:
@@ -93,8 +101,6 @@ def open_tables(folder: Path, map_size: int, *, durable: bool) -> tuple[Any, Tab
                     step.put(ABOUT, said, db=tables.about, overwrite=False)
                 said = step.get(ABOUT, db=tables.about)
             check_format(str(folder), json.loads(said) if said else None)
-            if cut:
-                _walk(env, tables)
             env.reader_check()
         except BaseException:
             env.close()
@@ -206,25 +212,17 @@ def _environment(folder: Path, map_size: int, durable: bool) -> Any:
     )
 
 
-def _lengthened(folder: Path, env: Any) -> bool:
-    """Whether the file ended before its last page. It gets its length again, since a page beyond the end of a file ends
-    the process that touches it. LMDB itself leaves such an end now and then, of pages that nothing points to."""
+def _check_length(folder: Path, env: Any) -> None:
+    """A page beyond the end of the file would end the process that touches it.
+
+    LMDB itself leaves a file short now and then, of pages that nothing points to. So where the end is missing, another
+    process reads all the pages, as a copy does; a store of whole length costs nothing.
+    """
     expected = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
-    if (folder / DATA).stat().st_size >= expected:
-        return False
-    with env.begin(write=True):  # nobody else writes meanwhile
-        expected = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
-        if (folder / DATA).stat().st_size < expected:
-            os.truncate(folder / DATA, expected)
-    return True
-
-
-def _walk(env: Any, tables: Tables) -> None:
-    """Touch every page but those of large values, whose checksums speak for themselves."""
-    with env.begin(buffers=True) as step:
-        for table in tables:
-            if sum(1 for _ in step.cursor(table)) != step.stat(table)["entries"]:
-                raise lmdb.CorruptedError("fewer entries than were counted")
+    if (folder / DATA).stat().st_size < expected:
+        command = [sys.executable, "-c", READ_ALL, str(folder), os.devnull]
+        if subprocess.run(command, stderr=subprocess.DEVNULL).returncode != 0:
+            raise StoreError(f"{folder}: {DATA} is damaged, it was cut; import the last export into a new folder")
 
 
 def to_disk(path: Path) -> None:
