@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -37,6 +38,8 @@ class FakeEngine:
         self.asked: list[Ask] = []
         self.wrong: Exception | None = None
         self.closed = False
+        self.counts = Counter[str]()
+        self.store = MemoryStore()
 
     def ask(self, ask: Ask) -> Told:
         self.asked.append(ask)
@@ -78,16 +81,19 @@ class FakeBatcher:
     def __init__(self, engine: FakeEngine) -> None:
         self.engine = engine
         self.slow = 0.0
-        self.stats = {"batches": 0}
+        self.counts = Counter[str]()
 
     async def ask(self, ask: Ask) -> Told:
         if self.slow:
             await asyncio.sleep(self.slow)
-        self.stats["batches"] += 1
+        self.counts["batches"] += 1
         return self.engine.ask(ask)
 
     async def call(self, work: Callable[[], T]) -> T:
         return work()
+
+    def __len__(self) -> int:
+        return 0
 
     def close(self) -> None:
         self.engine.asked.append(Ask("closed"))
@@ -99,5 +105,5 @@ def fake_app(
     """The service over such an engine."""
     engine = FakeEngine(items)
     batcher = FakeBatcher(engine)
-    app = make_app(engine, batcher, MemoryStore(), config or ServiceConfig(), keys or Keys())  # type: ignore[arg-type]
+    app = make_app(engine, batcher, config or ServiceConfig(), keys or Keys())  # type: ignore[arg-type]
     return app, engine, batcher

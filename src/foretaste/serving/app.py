@@ -1,6 +1,6 @@
 """The HTTP service: its addresses, and what OpenAPI says of them.
 
-    application = make_app(engine, batcher, store, ServiceConfig(), Keys())
+    application = make_app(engine, batcher, ServiceConfig(), Keys())
 
 gives an ASGI application. It owns the batcher and the engine: when the server stops, what waits is finished, then both
 are closed.
@@ -28,7 +28,6 @@ from foretaste.serving.limits import ServiceConfig
 from foretaste.serving.metrics import Metrics
 from foretaste.serving.problems import MEDIA, Refused, refused
 from foretaste.serving.service import Service
-from foretaste.serving.store import Store
 
 if TYPE_CHECKING:
     from foretaste.serving.batcher import Batcher
@@ -59,11 +58,11 @@ Words = Annotated[str, Query(max_length=LONGEST)]
 Count = Annotated[int, Query(ge=1)]
 
 
-def make_app(engine: Engine, batcher: Batcher, store: Store, config: ServiceConfig, keys: Keys) -> Gate:
+def make_app(engine: Engine, batcher: Batcher, config: ServiceConfig, keys: Keys) -> Gate:
     """The service as an ASGI application."""
     counts = Metrics()
     counts.about.labels(engine.trained.name, foretaste.__version__).set(1)
-    service = Service(engine, batcher, store, config, counts)
+    service = Service(engine, batcher, config, counts)
     quick: dict[tuple[str, str], Quick] = {
         ("POST", "/events"): service.events,
         ("POST", "/recommendations"): service.recommendations,
@@ -156,7 +155,7 @@ def _add_state(api: FastAPI, service: Service) -> None:
 
     @api.get("/ready", summary="Whether it can take events: the store answers.", responses=_answers(dict, 503, 504))
     async def ready() -> Response:
-        await service.batcher.call(service.store.ping)
+        await service.batcher.call(service.engine.store.ping)
         return _json(b'{"status":"ready"}')
 
     about = {"description": "Counts and times.", "content": {"text/plain": {}}}
@@ -182,7 +181,7 @@ def _lifespan(service: Service) -> Callable[[FastAPI], contextlib.AbstractAsyncC
         finally:
             following.cancel()
             await asyncio.to_thread(service.batcher.close)  # finishes what waits
-            service.engine.close()
+            await asyncio.to_thread(service.engine.close)
 
     return lifespan
 
@@ -190,7 +189,7 @@ def _lifespan(service: Service) -> Callable[[FastAPI], contextlib.AbstractAsyncC
 async def _follow(service: Service) -> None:
     """Keep the engine's counts where every process can tell them."""
     while True:
-        service.metrics.follow(service.batcher.stats)
+        service.follow()
         await asyncio.sleep(1)
 
 

@@ -74,7 +74,8 @@ class Client:
         body: dict[str, Any] = {"events": sent}
         if k or choice:
             body["recommend"] = {"k": k, **choice} if k else choice
-        return self._ask("POST", "/events", body)
+        found: dict[str, Any] = self._ask("POST", "/events", body)
+        return found
 
     def recommend(
         self, user: str | int | None = None, k: int = 10, *, history: Sequence[Any] | None = None, **choice: Any
@@ -99,9 +100,11 @@ class Client:
     ) -> dict[str, Any]:
         """What the answer for a user, or after a history, rests on."""
         given = {name: value for name, value in (("user", user), ("item", item)) if value is not None}
-        if history is not None:
-            return self._ask("POST", "/explanations", {**given, "history": list(history)})
-        return self._ask("GET", f"/explanations?{urlencode(given)}")
+        if history is None:
+            found: dict[str, Any] = self._ask("GET", f"/explanations?{urlencode(given)}")
+        else:
+            found = self._ask("POST", "/explanations", {**given, "history": list(history)})
+        return found
 
     def similar_items(self, item: str | int, k: int = 10) -> list[dict[str, Any]]:
         """The items nearest to one."""

@@ -57,7 +57,7 @@ class Names:
         if self.text:
             return str(given)
         if self.whole:
-            if type(given) is str and given.lstrip("-").isdecimal() and str(int(given)) == given:
+            if type(given) is str and given.removeprefix("-").isdecimal() and str(int(given)) == given:
                 return int(given)
             return given
         return self._written.get(str(given), given)

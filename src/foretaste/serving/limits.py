@@ -26,6 +26,8 @@ class ServiceConfig(Config):
     """Seconds for one request. After them the answer is 504, and its events may or may not be taken in."""
     queue: int = Field(default=1024, ge=1)
     """Asks that may wait in a worker process; one more is answered with 503 at once, and nothing of it is kept."""
+    batch: int = Field(default=64, ge=1)
+    """Asks that are answered together at most."""
     wait_ms: float = Field(default=0.0, ge=0)
     """How long an ask waits for others to share its batch. 0: never; what piles up meanwhile is one batch anyway."""
     retry_after: int = Field(default=1, ge=1)

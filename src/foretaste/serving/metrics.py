@@ -33,6 +33,9 @@ class Metrics:
         self.busy = Gauge(
             "foretaste_open_requests", "Requests being answered.", multiprocess_mode="livesum", registry=own
         )
+        self.waiting = Gauge(
+            "foretaste_waiting", "Asks that wait for the engine.", multiprocess_mode="livesum", registry=own
+        )
         self.about = Gauge(
             "foretaste_info", "What is served.", ("model", "version"), multiprocess_mode="max", registry=own
         )
@@ -57,9 +60,10 @@ class Metrics:
                 self._outcomes[outcome] = self.events.labels(outcome)
             self._outcomes[outcome].inc()
 
-    def follow(self, stats: Mapping[str, float]) -> None:
+    def follow(self, counts: Mapping[str, float], waiting: int) -> None:
         """Take over counts that somebody else keeps; call it now and then, and before they are told."""
-        for name, value in stats.items():
+        self.waiting.set(waiting)
+        for name, value in counts.items():
             self.work.labels(name).inc(max(value - self._before.get(name, 0), 0))
             self._before[name] = value
 

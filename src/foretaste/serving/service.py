@@ -27,7 +27,6 @@ from foretaste.serving.limits import ServiceConfig
 from foretaste.serving.metrics import Metrics
 from foretaste.serving.problems import Refused, invalid, refused
 from foretaste.serving.search import Search
-from foretaste.serving.store import Store
 
 if TYPE_CHECKING:
     from foretaste.serving.batcher import Batcher
@@ -42,9 +41,8 @@ B = TypeVar("B", bound=Body)
 class Service:
     """The answers of one worker process. Bytes of JSON come in and go out."""
 
-    def __init__(self, engine: Engine, batcher: Batcher, store: Store, config: ServiceConfig, metrics: Metrics) -> None:
+    def __init__(self, engine: Engine, batcher: Batcher, config: ServiceConfig, metrics: Metrics) -> None:
         self.engine = engine
-        self.store = store
         self.batcher = batcher
         self.config = config
         self.metrics = metrics
@@ -141,8 +139,13 @@ class Service:
 
     def metered(self) -> bytes:
         """The metrics."""
-        self.metrics.follow(self.batcher.stats)
+        self.follow()
         return self.metrics.told()
+
+    def follow(self) -> None:
+        """Take over the counts of the engine and its batches into the metrics."""
+        counts = {name: self.engine.counts[name] for name in ("conflicts", "again")}
+        self.metrics.follow({**self.batcher.counts, **counts}, len(self.batcher))
 
     async def _told(self, asks: Sequence[Ask], places: Sequence[Sequence[int]], count: int) -> list[Told]:
         """The answers to all asks; if some got none, an error that says which events were taken in."""

@@ -87,10 +87,11 @@ def build(plan: Plan) -> tuple[Gate, Store, Any]:
     from foretaste.models.saved import Trained
     from foretaste.serving.app import make_app
     from foretaste.serving.batcher import Batcher
-    from foretaste.serving.engine import Engine, EngineConfig
+    from foretaste.serving.engine import Engine
     from foretaste.serving.homes import open_store
     from foretaste.serving.ids import sent
     from foretaste.serving.keys import Keys
+    from foretaste.serving.planning import EngineConfig
 
     torch.set_num_threads(1)
     service = plan.service
@@ -98,11 +99,11 @@ def build(plan: Plan) -> tuple[Gate, Store, Any]:
     store = open_store(plan.store, durability=plan.durability, ttl=plan.ttl)
     try:
         engine = Engine(trained, store, EngineConfig.of(plan.engine), replay=plan.replay)
-        batcher = Batcher(engine, limit=service.queue, wait_ms=service.wait_ms)
+        batcher = Batcher(engine, limit=service.queue, batch=service.batch, wait_ms=service.wait_ms)
     except BaseException:
         store.close()
         raise
-    return make_app(engine, batcher, store, service, Keys(plan.keys)), store, sent(trained.items.ids[0])
+    return make_app(engine, batcher, service, Keys(plan.keys)), store, sent(trained.items.ids[0])
 
 
 class Server(uvicorn.Server):
