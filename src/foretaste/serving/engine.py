@@ -154,9 +154,9 @@ class Engine:
             return
         if not replay:
             raise StoreError(
-                f"the store holds states of another model ('{found.get('name')}', {str(found.get('model'))[:8]}; this is "
-                f"'{self.trained.name}', {ours['model'][:8]}); to make every user's state anew from the events kept, "
-                "start with replay (--replay), or give another store"
+                f"the store holds states of another model ('{found.get('name')}', {str(found.get('model'))[:8]}; "
+                f"this is '{self.trained.name}', {ours['model'][:8]}); to make every user's state anew from the events "
+                "kept, start with replay (--replay), or give another store"
             )
         self.store.claim(ours, replace=True)
 

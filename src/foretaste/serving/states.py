@@ -41,8 +41,8 @@ class Layout:
                 raise StoreError(
                     f"the state's '{name}' has {tuple(part.shape[1:])}, not {shape}: its model is at fault"
                 )
-            flat = part.contiguous().view(-1).view(torch.uint8)  # [B bytes]
-            columns.append(flat.view(len(part), self.sizes[name]).numpy())  # [B, bytes]
+            flat = np.frombuffer(part.numpy().tobytes(), np.uint8)
+            columns.append(flat.reshape(len(part), self.sizes[name]))  # [B, bytes]
         whole = np.concatenate(columns, 1) if len(columns) > 1 else columns[0]  # [B, bytes]
         return [row.tobytes() for row in whole]
 
@@ -54,8 +54,9 @@ class Layout:
         state: dict[str, Tensor] = {}
         first = 0
         for name, shape, kind in self.parts:
-            column = np.ascontiguousarray(whole[:, first : first + self.sizes[name]]).reshape(-1)  # [B bytes]
-            part = torch.from_numpy(column.copy()).view(self.stored[name])  # [B n], a copy: the model may write
+            column = bytearray(whole[:, first : first + self.sizes[name]].tobytes())  # a copy: the model may write
+            empty = torch.empty(0, dtype=self.stored[name])
+            part = torch.frombuffer(column, dtype=self.stored[name]) if column else empty
             state[name] = part.view(len(values), *shape).to(kind)  # [B, ...]
             first += self.sizes[name]
         return state

@@ -112,7 +112,7 @@ def fingerprint(trained: Trained, precision: Precision) -> bytes:
     hashed.update(json.dumps(about, sort_keys=True).encode())
     for name, weight in sorted(trained.model.state_dict().items()):
         hashed.update(name.encode())
-        hashed.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        hashed.update(np.ascontiguousarray(weight.detach().cpu().numpy()).reshape(-1).view(np.uint8).data)
     for known in (trained.items, trained.users if trained.model.n_users else None):
         hashed.update("\0".join(map(repr, known.ids if known is not None else [])).encode())
     return hashed.digest()
