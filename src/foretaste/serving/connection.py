@@ -56,17 +56,25 @@ class Connection:
         except wrong.RedisError as error:
             raise StoreError(f"{self.place}: {self._sentence(error)}") from None
 
-    def script(self, script: str, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """What a script answers to each call (two keys, then its arguments), all in one transaction."""
+    def script(self, script: str, calls: Sequence[tuple[Any, ...]], *, together: bool) -> list[Any]:
+        """What a script answers to each call (two keys, then its arguments); `together`: in one transaction.
+
+        A server whose memory is full refuses any transaction, so what makes room must not come in one.
+        """
         name = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-        for known in (False, True):
-            steps = self._server.pipeline(transaction=True)
-            for call in calls:
+
+        def run(some: Sequence[tuple[Any, ...]]) -> list[Any]:
+            steps = self._server.pipeline(transaction=together)
+            for call in some:
                 steps.evalsha(name, 2, *call)
-            found = steps.execute(raise_on_error=False)
-            if known or not any(isinstance(one, wrong.NoScriptError) for one in found):
-                break
-            self._server.script_load(script)  # the server is new or was started again: none of the calls was made
+            return list(steps.execute(raise_on_error=False))
+
+        found = run(calls)
+        unknown = [at for at, one in enumerate(found) if isinstance(one, wrong.NoScriptError)]
+        if unknown:  # the server is new, or was started again; these calls were not made
+            self._server.script_load(script)
+            for at, one in zip(unknown, run([calls[at] for at in unknown]), strict=True):
+                found[at] = one
         for one in found:
             if isinstance(one, Exception):
                 raise one

@@ -123,15 +123,15 @@ class NetworkedStore(Store):
             what = KEEP if base is None else SET if base else DROP
             values = change.version, pack(text, now, change.record), what, pack_base(text, base or b""), life
             calls.append((*self._keys(change.user), *values))
-        return self._run(WRITE, calls)
+        if not calls:
+            return []
+        with self._asked():
+            return [bool(one) for one in self._connection.script(WRITE, calls, together=True)]
 
     def delete(self, user: str) -> bool:
         """See `Store`."""
         with self._asked() as server:
-            steps = server.pipeline(transaction=True)
-            for key in self._keys(user):
-                steps.delete(key)
-            return bool(steps.execute()[0])
+            return bool(server.delete(*self._keys(user)))
 
     def everyone(self) -> Iterator[Whole]:
         """See `Store`."""
@@ -170,8 +170,9 @@ class NetworkedStore(Store):
                 for user in users:
                     steps.getrange(self._keys(user)[0], 0, HEAD.size - 1)
                 heads = steps.execute()
-            old = [(user, head) for user, head in zip(users, heads, strict=True) if touched_at(head) < older_than]
-            gone += sum(self._run(FORGET, [(*self._keys(user), head) for user, head in old]))
+                old = [(user, head) for user, head in zip(users, heads, strict=True) if touched_at(head) < older_than]
+                calls = [(*self._keys(user), head) for user, head in old]
+                gone += sum(self._connection.script(FORGET, calls, together=False))
         return gone
 
     def report(self) -> dict[str, Any]:
@@ -231,12 +232,6 @@ class NetworkedStore(Store):
             return {}
         check_format(f"{self.place}, key {self._facts}", found)
         return dict(found["facts"])
-
-    def _run(self, script: str, calls: Sequence[tuple[Any, ...]]) -> list[bool]:
-        if not calls:
-            return []
-        with self._asked():
-            return [bool(one) for one in self._connection.script(script, calls)]
 
     def _slices(self) -> Iterator[list[str]]:
         """All users some at a time, each once: a scan may come by the same key again."""
