@@ -19,7 +19,7 @@ import foretaste
 from foretaste import options, words
 from foretaste.endings import end
 from foretaste.errors import ConfigError
-from foretaste.options import Beside, Columns, Count, Cutoffs, Device, Flag, Json, Settings, Steps, Threads
+from foretaste.options import Beside, Columns, Count, Cutoffs, Device, Flag, Json, Settings, Steps, Threads, Track
 
 app = App(
     name="foretaste",
@@ -129,6 +129,7 @@ def train(
     set: Settings = (),
     protocol: str | None = None,
     refit: Flag = False,
+    track: Track = None,
     threads: Threads = 1,
     device: Device = "cpu",
     json: Json = False,
@@ -160,18 +161,21 @@ def train(
     from foretaste.inspection import trained_facts
     from foretaste.recommender import RunRecipe
     from foretaste.training.checkpoint import forget
-    from foretaste.training.progress import Live
+    from foretaste.training.progress import Live, together
+    from foretaste.training.tracking import tracker
 
     words.use_threads(threads)
     check_place(out, "recommender.json")
     plan = RunRecipe(model="narm") if recipe is None else RunRecipe.read(recipe)
     plan = plan if model is None else plan.with_(model=model)
     recommender, run = plan.recommender(**words.settings(set)), out.with_name(f"{out.name}.run")
-    report = Live(recommender.training.metric)
     asked = None if protocol is None else words.protocol(protocol)
     log, refit = Prepared.open(data), refit or plan.refit
-    recommender.fit(log, protocol=asked, refit=refit, folder=run, device=device, report=report)
-    recommender.save(out)
+    with tracker(track).begin(out.name, recommender.settings, of=str(out.resolve())) as tracked:
+        report = together(Live(recommender.training.metric), tracked)
+        recommender.fit(log, protocol=asked, refit=refit, folder=run, device=device, report=report)
+        recommender.save(out)
+        tracked.keep(out)
     forget(run)
     facts, _ = trained_facts(recommender.trained)
     show({"saved": str(out), **facts}, f"saved: {out}", json)

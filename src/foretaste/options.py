@@ -20,6 +20,12 @@ Json = Annotated[bool, Parameter(name="--json", help="Print one JSON object inst
 Count = Annotated[int, Parameter(name=["-k", "--k"])]
 Threads = Annotated[int, Parameter(help="Of torch; more than one only pays for tens of thousands of items.")]
 Device = Annotated[str, Parameter(help="cpu, cuda, cuda:1, ...")]
+Track = Annotated[
+    str | None,
+    Parameter(
+        help="Keep metrics and files in mlflow:FOLDER, mlflow:URI or tensorboard:FOLDER too.", show_default=False
+    ),
+]
 Cutoffs = Annotated[tuple[int, ...], Parameter(consume_multiple=True)]
 Settings = Annotated[tuple[str, ...], Parameter(name="--set", show_default=False)]
 

@@ -55,6 +55,12 @@ class Recommender:
         self._trained: Trained | None = None
         self.result: TrainResult | None = None
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All of them as plain values, the model's name first; without those of training for a model that counts."""
+        training = self.training.as_dict() if self.kind.learns == "gradient" else {}
+        return {"model": self.name, **training, **self.config.as_dict()}
+
     def fit(
         self,
         data: EventLog | Prepared,
@@ -131,7 +137,8 @@ class Recommender:
         training = log.of_part(TRAIN, VALIDATION)
         model.count(training)
         again = folder / "refit" if folder is not None else None
-        final = train(model, training, config, like=self.result, folder=again, device=device, report=report)
+        tell = None if report is None else (lambda facts: report({**facts, "stage": "refit"}))
+        final = train(model, training, config, like=self.result, folder=again, device=device, report=tell)
         self.result = replace(final, best_epoch=chosen, history=self.result.history)
         return model
 

@@ -12,14 +12,16 @@ from foretaste.compare.grid import Grid, Place, Row
 from foretaste.compare.publish import fingerprint, publish
 from foretaste.compare.run import run
 from foretaste.compare.summary import facts_of, markdown
+from foretaste.compare.tracked import TrackedCells
 from foretaste.data.files import write_text
 from foretaste.data.folders import check_place
 from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import PARTS, TEST, VALIDATION
 from foretaste.errors import ConfigError, nearest
 from foretaste.models import model_class
-from foretaste.options import Cutoffs, Device, Flag, Json, Settings, Threads
+from foretaste.options import Cutoffs, Device, Flag, Json, Settings, Threads, Track
 from foretaste.training.settings import TrainConfig
+from foretaste.training.tracking import tracker
 
 FIRST_CHOICE = ("pop", "bpr-mf", "fpmc", "narm")
 """Compared where no models are named."""
@@ -40,6 +42,7 @@ def compare(
     workers: int = 1,
     threads: Threads = 1,
     device: Device = "cpu",
+    track: Track = None,
     simulated: Flag = False,
     json: Json = False,
 ) -> None:
@@ -83,6 +86,7 @@ def compare(
     if seeds < 1:
         raise ConfigError(f"seeds = {seeds}; give at least 1")
     place = Place(out)
+    cells = TrackedCells(tracker(track), place)
     out.mkdir(parents=True, exist_ok=True)
     folder = _shop(out) if data is None else data
     log = Prepared.open(folder)
@@ -99,8 +103,9 @@ def compare(
         data=fingerprint(log),
     )
     place.begin(grid)
-    run(place, folder, workers=workers, threads=threads, device=device)
+    run(place, folder, workers=workers, threads=threads, device=device, finished=cells)
     summary = publish(place, folder)
+    cells.close()
     look = f"look at {out / 'report.html'}; every number is in {out / 'numbers.csv'}"
     show({"folder": str(out), **facts_of(summary)}, f"{markdown(summary)}\n{look}", json)
 

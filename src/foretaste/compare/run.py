@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +36,8 @@ class How:
     device: str
     at_once: int
     """Trials of a cell."""
+    finished: Callable[[dict[str, Any]], None]
+    """Is told of each."""
 
 
 def run(
@@ -47,12 +49,14 @@ def run(
     threads: int = 1,
     device: str = "cpu",
     out: TextIO | None = None,
+    finished: Callable[[dict[str, Any]], None] = lambda cell: None,
 ) -> None:
     """Make every cell that is not there yet; of these rows `only`, where some are named.
 
     A cell that fails leaves a file that says why, the others go on; failed cells are tried again by the next run.
     `workers` processes are at work at a time, with `threads` threads each: one cell each, and where there are more
     workers than rows that choose among several settings, so many trials of a cell at once as there are workers a row.
+    `finished` is told of every cell that is there or gets there, from several threads.
     """
     if workers < 1:
         raise ConfigError(f"workers = {workers}; give at least 1")
@@ -61,9 +65,12 @@ def run(
         grid = grid.with_(rows=tuple(grid.row(name) for name in only), reference="")
     first, *others = sorted(grid.seeds)
     choosing = sum(row.trials > 1 or len(row.tries) > 1 for row in grid.rows)
-    how = How(data, threads, device, max(1, workers // max(1, choosing)))
+    how = How(data, threads, device, max(1, workers // max(1, choosing)), finished)
     with _alone(place.folder):
         board = Board(place, grid, out)
+        for job in board.all:
+            if (there := place.read(*job)) is not None:
+                finished(there)
         for seeds in ((first,), tuple(others)):  # the first seed chooses for the others
             jobs = [(row.name, seed) for seed in seeds for row in grid.rows if place.read(row.name, seed) is None]
             jobs = [job for job in jobs if job[1] == first or place.read(job[0], first) is not None]
@@ -114,9 +121,10 @@ def _one(job: Job, place: Place, how: How, board: Board, children: dict[Job, sub
                 board.heard(job, said)
         code = child.wait()
     del children[job]
-    if place.read(row, seed) is not None:
+    if (cell := place.read(row, seed)) is not None:
         log.unlink(missing_ok=True)
         board.end(job, "")
+        how.finished(cell)
         return
     told = said.get("refused") or said.get("failed")
     why = told or _death(code, log)

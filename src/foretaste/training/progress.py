@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 
@@ -31,6 +31,16 @@ class Live:
 
     def _line(self, text: str) -> None:
         print(f"\r\033[K{text}" if self.live else text, file=self.out, flush=True)
+
+
+def together(*reports: Callable[[Mapping[str, Any]], None]) -> Callable[[Mapping[str, Any]], None]:
+    """One report that tells all of these."""
+
+    def report(facts: Mapping[str, Any]) -> None:
+        for one in reports:
+            one(facts)
+
+    return report
 
 
 class Ranked:
