@@ -11,9 +11,10 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     scores [B, C] -> values [B, k], columns [B, k]. Columns follow popularity, so what ties goes to the more popular.
     """
     k = min(k, scores.shape[-1])
-    values, columns = scores.topk(k)                                       # [B, k]
+    more, places = scores.topk(min(k + 1, scores.shape[-1]))               # [B, k + 1]
+    values, columns = more[:, :k], places[:, :k]                           # [B, k]
     if k:
-        crowded = (scores >= values[:, -1:]).sum(-1) > k                   # [B] a tie across the end of the list
+        crowded = more[:, k:].eq(values[:, -1:]).any(-1)                   # [B] a tie across the end of the list
         for row in crowded.nonzero().flatten().tolist():
             columns[row] = scores[row].argsort(descending=True, stable=True)[:k]
         values = scores.gather(-1, columns)

@@ -186,7 +186,8 @@ class Engine:
             if isinstance(found, ForetasteError):
                 answers[place] = found
             else:
-                found = None if found is None else replace(found, skipped=list(plan.unknown))
+                if found is not None and plan.unknown:
+                    found = replace(found, skipped=list(plan.unknown))
                 answers[place] = Told(plan.outcomes, plan.unknown, found)
             self.counts.update(plan.outcomes)
             self.counts["again"] += plan.again
@@ -230,9 +231,9 @@ class Engine:
         for (_, place), value in zip(changed, states, strict=True):
             plan, base = plans[place], bases.get(place)
             assert plan.record is not None
-            record = replace(plan.record, state=value).pack()
+            plan.record.state = value
             whole = None if base is None else Base(self.stepper.fingerprint, base, plan.edge).pack()
-            changes.append(Change(plan.key, plan.version, record, whole))
+            changes.append(Change(plan.key, plan.version, plan.record.pack(), whole))
         done = self.store.write(changes)
         return {place for (_, place), well in zip(changed, done, strict=True) if not well}
 

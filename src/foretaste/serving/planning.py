@@ -25,6 +25,7 @@ from foretaste.serving.states import Precision
 from foretaste.serving.stepping import Row, Stepper
 from foretaste.serving.store import ABSENT, Stored
 
+
 class EngineConfig(Config):
     """What is kept of each user."""
 
@@ -99,19 +100,23 @@ class Planner:
         late = any(after < before for before, after in pairwise(times))
         again = late or record.model != own
         if again:
-            plan, after = self._again(record, events, outcomes, number, key)
+            plan, record = self._again(record, events, outcomes, number, key)
         else:
-            steps, edge = self._walked(record.edge, events) if events else ([], Edge())
+            steps: list[Step] = []
+            if events:
+                steps, edge = self._walked(record.edge, events)
+                record.append(events)
+                record.begun = edge.begun
             plan = Plan(self.stepper.row(record.state or None, number, steps), outcomes=tuple(outcomes))
-            after = replace(record.appended(events), begun=edge.begun) if events else record
         plan.key, plan.version, plan.unknown = key, version, self._unknown(ask.events)
         if ask.leave_out_seen:
-            plan.seen = [event.item for event in after.events()]
+            plan.seen = [event.item for event in record.events()]
         if not again and not events:
             return plan
-        if len(after) > self.config.history + self.config.slack:
-            after = self._dropped(plan, after, number, key)
-        plan.record = after.remembering(digests, int(now), self.config.window_ids, 86_400 * self.config.window_days)
+        if len(record) > self.config.history + self.config.slack:
+            self._drop(plan, record, number, key)
+        record.remember(digests, int(now), self.config.window_ids, 86_400 * self.config.window_days)
+        plan.record = record
         return plan
 
     def replayed(self, key: str, record: Record, user: Id) -> Row:
@@ -201,16 +206,15 @@ class Planner:
         plan.again = True
         if base is not None and base.model != self.stepper.fingerprint:
             plan.base, plan.edge = Row(None, number, []), base.edge
-        empty = Record(self.stepper.fingerprint, b"", edge.begun, record.seen - len(record), beyond)
-        after = replace(empty.appended(kept), digests=record.digests, arrivals=record.arrivals)
+        after = Record(self.stepper.fingerprint, b"", edge.begun, record.seen - len(record), beyond)
+        after.digests, after.arrivals = record.digests, record.arrivals
+        after.append(kept)
         return plan, after
 
-    def _dropped(self, plan: Plan, record: Record, number: int, key: str) -> Record:
-        """The record without its oldest events, which go into the base."""
+    def _drop(self, plan: Plan, record: Record, number: int, key: str) -> None:
+        """Let go of the record's oldest events: they go into the base."""
         state, edge = (plan.base.state, plan.edge) if plan.base is not None else (None, Edge())
         if plan.base is None and (base := self._base(key, record)) is not None:
             state, edge = base.state, base.edge
-        record, gone = record.without_oldest(len(record) - self.config.history)
-        steps, plan.edge = self._walked(edge, gone)
+        steps, plan.edge = self._walked(edge, record.drop_oldest(len(record) - self.config.history))
         plan.base = self.stepper.row(state, number, steps)
-        return record

@@ -14,7 +14,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -47,9 +47,9 @@ def digest(event_id: str) -> bytes:
     return hashlib.blake2b(event_id.encode(), digest_size=8).digest()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Record:
-    """One user."""
+    """One user, as read from a store and to be written there again."""
 
     model: bytes
     """Fingerprint of the model that made the state."""
@@ -99,28 +99,29 @@ class Record:
             return False
         return bool((np.frombuffer(self.digests, np.int64) == np.frombuffer(digest, np.int64)[0]).any())
 
-    def appended(self, events: Sequence[Happened]) -> Record:
-        """With events at the end; whoever calls has their state."""
-        times = np.array([event.time for event in events], np.int64).tobytes()
-        lines = b"".join(line_of(event) + b"\n" for event in events)
-        return replace(self, times=self.times + times, lines=self.lines + lines, seen=self.seen + len(events))
+    def append(self, events: Sequence[Happened]) -> None:
+        """Put events at the end; whoever calls has their state."""
+        self.times += b"".join(event.time.to_bytes(8, "little", signed=True) for event in events)
+        self.lines += b"".join(line_of(event) + b"\n" for event in events)
+        self.seen += len(events)
 
-    def remembering(self, digests: Iterable[bytes], now: int, ids: int, seconds: float) -> Record:
-        """With these ids in the window of the newest `ids` ids of the last so many seconds."""
+    def remember(self, digests: Iterable[bytes], now: int, ids: int, seconds: float) -> None:
+        """Put these ids into the window of the newest `ids` ids of the last so many seconds."""
         fresh = b"".join(digests)
         if not fresh:
-            return self
+            return
         every = self.digests + fresh
         arrivals = np.frombuffer(self.arrivals + np.full(len(fresh) // 8, now, np.uint32).tobytes(), np.uint32)
         first = max(len(arrivals) - ids, int(np.searchsorted(arrivals, max(0, now - seconds))), 0)
-        return replace(self, digests=every[8 * first :], arrivals=arrivals[first:].tobytes())
+        self.digests, self.arrivals = every[8 * first :], arrivals[first:].tobytes()
 
-    def without_oldest(self, count: int) -> tuple[Record, list[Happened]]:
-        """Without the oldest events, and those events."""
+    def drop_oldest(self, count: int) -> list[Happened]:
+        """Let go of the oldest events, and give them."""
         parts = self.lines.split(b"\n", count)
         times = np.frombuffer(self.times[: 8 * count], np.int64).tolist()
         gone = [event_of(line, time) for line, time in zip(parts[:count], times, strict=True)]
-        return replace(self, times=self.times[8 * count :], lines=parts[count]), gone
+        self.times, self.lines = self.times[8 * count :], parts[count]
+        return gone
 
     def pack(self) -> bytes:
         """As bytes."""
