@@ -85,7 +85,11 @@ class Gate:
 
     def _tell(self, scope: Scope, status: int, seconds: float, request: str) -> None:
         method = scope["method"] if scope["method"] in METHODS else "-"
-        route = scope["path"] if (method, scope["path"]) in self.quick else getattr(scope.get("route"), "path", "-")
+        route = (
+            scope["path"]
+            if (method, scope["path"]) in self.quick
+            else getattr(scope.get("route"), "path", "-").replace(":path}", "}")
+        )
         self.metrics.answered(method, route, status, seconds)
         if LOGGER.isEnabledFor(20):
             facts = {"method": method, "route": route, "status": status, "ms": round(1000 * seconds, 2)}

@@ -86,6 +86,7 @@ def build(plan: Plan) -> tuple[Gate, Store, Any]:
 
     from foretaste.models.saved import Trained
     from foretaste.serving.app import make_app
+    from foretaste.serving.asks import Ask, Event
     from foretaste.serving.batcher import Batcher
     from foretaste.serving.engine import Engine
     from foretaste.serving.homes import open_store
@@ -99,11 +100,15 @@ def build(plan: Plan) -> tuple[Gate, Store, Any]:
     store = open_store(plan.store, durability=plan.durability, ttl=plan.ttl)
     try:
         engine = Engine(trained, store, EngineConfig.of(plan.engine), replay=plan.replay)
+        first = trained.items.ids[0]
+        engine.ask(
+            Ask(history=[Event(first)], k=20)
+        )  # the first call of a model takes longest: nobody is to wait for it
         batcher = Batcher(engine, limit=service.queue, batch=service.batch, wait_ms=service.wait_ms)
     except BaseException:
         store.close()
         raise
-    return make_app(engine, batcher, service, Keys(plan.keys)), store, sent(trained.items.ids[0])
+    return make_app(engine, batcher, service, Keys(plan.keys)), store, sent(first)
 
 
 class Server(uvicorn.Server):
