@@ -136,11 +136,11 @@ def _add_reading(api: FastAPI, service: Service) -> None:
         return _json(await service.explained_user(user, item))
 
     @get("/items", bodies.ItemsAnswer, "Items by a piece of their id or title.")
-    async def items(q: Words = "", k: Count = 20) -> Response:
+    async def items(q: Words = "", k: Count | None = None) -> Response:
         return _json(await asyncio.to_thread(service.found, q, k))
 
     @get("/items/{item:path}/similar", bodies.SimilarAnswer, "The items nearest to one.", 404)
-    async def similar(item: str, k: Count = 20) -> Response:
+    async def similar(item: str, k: Count | None = None) -> Response:
         return _json(await service.similar(item, k))
 
     @get("/", dict, "What is served.")

@@ -34,7 +34,7 @@ def moment(value: Any) -> float:
             raise ValueError("expected seconds since 1970 or a text such as 2026-05-01T12:00:00Z") from None
     elif type(value) not in (int, float):
         raise ValueError("expected seconds since 1970 or a text such as 2026-05-01T12:00:00Z")
-    if not math.isfinite(value) or not -FARTHEST < value < FARTHEST:
+    if not math.isfinite(value) or not 0 <= value < FARTHEST:
         raise ValueError("not a time in seconds since 1970; milliseconds are divided by 1000")
     return float(value)
 
@@ -45,7 +45,7 @@ Moment = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "number", "exclusiveMinimum": -FARTHEST, "exclusiveMaximum": FARTHEST},
+                {"type": "number", "minimum": 0, "exclusiveMaximum": FARTHEST},
                 {"type": "string", "format": "date-time"},
             ]
         }
@@ -63,8 +63,8 @@ class Body(BaseModel):
 class Choice(Body):
     """Which items to recommend."""
 
-    k: int = Field(default=20, ge=1)
-    """How many items."""
+    k: Annotated[int, Field(ge=1)] | None = None
+    """How many items; left out: 20, or as many as are allowed."""
     candidates: list[Given] | None = None
     """The only items to choose from."""
     exclude: list[Given] = Field(default_factory=list)

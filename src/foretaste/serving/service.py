@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 WAVE = 64
 """Users of one request who are asked at a time, so that a large request leaves room in the queue for others."""
+USUAL = 20
+"""Items in an answer where the request says no number."""
 
 B = TypeVar("B", bound=Body)
 
@@ -120,16 +122,16 @@ class Service:
         if not await self.batcher.call(lambda: self.engine.forget(name)):
             raise _no_user()
 
-    async def similar(self, item: str, k: int) -> bytes:
+    async def similar(self, item: str, wanted: int | None) -> bytes:
         """The items nearest to one."""
-        self._allow("k", k, self.config.k)
+        k = self._count(wanted)
         raw = self._item(item)
         return self._with(b"{}", "items", await self.batcher.call(lambda: self.engine.similar_items(raw, k)))
 
-    def found(self, query: str, k: int) -> bytes:
+    def found(self, query: str, wanted: int | None) -> bytes:
         """Items by a piece of their id or title."""
-        self._allow("k", k, self.config.k)
-        return _json({"items": [self.items.shown(raw) for raw in self.search.find(query, k)]})
+        found = self.search.find(query, self._count(wanted))
+        return _json({"items": [self.items.shown(raw) for raw in found]})
 
     def about(self) -> bytes:
         """What is served."""
@@ -192,19 +194,25 @@ class Service:
     def _chosen(self, choice: Choice | None) -> dict[str, Any]:
         if choice is None:
             return {}
-        self._allow("k", choice.k, self.config.k)
         self._allow("exclude", len(choice.exclude), self.config.candidates)
         candidates = choice.candidates
         if candidates is not None:
             self._allow("candidates", len(candidates), self.config.candidates)
             candidates = self.items.all_meant(candidates)
         return {
-            "k": choice.k,
+            "k": self._count(choice.k),
             "candidates": candidates,
             "exclude": self.items.all_meant(choice.exclude),
             "leave_out_seen": choice.leave_out_seen,
             "now": choice.now,
         }
+
+    def _count(self, wanted: int | None) -> int:
+        """How many items to answer with."""
+        if wanted is None:
+            return min(USUAL, self.config.k)
+        self._allow("k", wanted, self.config.k)
+        return wanted
 
     def _with(self, answer: bytes, name: str, found: Recommendations | None) -> bytes:
         """A JSON object with one more field, a list of recommended items."""
