@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import html
 import json
 import re
@@ -19,7 +20,8 @@ from foretaste.compare.publish import publish
 from foretaste.compare.report import plots, write_report
 from foretaste.compare.report.asked import answer, cautions
 from foretaste.compare.report.histories import SHOWN, Witnesses, moments, on_events, short_share
-from foretaste.compare.report.kinds import breakdowns
+from foretaste.compare.report.kinds import besides, breakdowns
+from foretaste.compare.report.pair import pair_of
 from foretaste.compare.report.settings import sweeps
 from foretaste.compare.report.verdict import decide
 from foretaste.compare.summary import Figure, Line, Summary, summarise
@@ -271,7 +273,7 @@ def test_it_loads_nothing_and_is_small(page: str) -> None:
     assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?!["']?#)(?:https?:|//)""", page)
     assert not re.findall(r"@import|url\((?!#)", page)
     links = set(re.findall(r'<a href="([^#"][^"]*)"', page))
-    assert links == {"numbers.csv", "figures/"}
+    assert links == {"numbers.csv", "breakdowns.csv", "figures/"}
     assert "<link" not in page
     assert "<img" not in re.sub(r"&lt;", "", page)
 
@@ -415,3 +417,53 @@ def test_a_logarithmic_axis_has_numbers_however_narrow_it_is(low: float, high: f
     marks = axes.get_xticks()
     assert 1 <= len(marks) <= 6
     assert all(0.99 * low <= mark <= 1.01 * high for mark in marks)
+
+
+@pytest.fixture(scope="module")
+def twice(clicks: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Two counting models that were asked something besides."""
+    place, log = Place(tmp_path_factory.mktemp("report") / "twice"), Prepared.open(clicks)
+    rows = Row(name="pop", model="pop"), Row(name=KNN, model="s-knn")
+    grid = place.begin(Grid(title="Asked twice", rows=rows, also={"last <b>": "last-item:unit=session"}))
+    for row in rows:
+        cell = make(log, grid, row, 0, place, "cpu", lambda facts: None)
+        write_text(place.cell(row.name, 0), json.dumps(cell))
+    publish(place, None)
+    return place
+
+
+def test_what_was_asked_besides_has_a_section_and_its_numbers(twice: Place) -> None:
+    page = (twice.folder / "report.html").read_text("utf-8")
+    assert "<h2>Asked besides</h2>" in page
+    assert "last &lt;b&gt;: whether the user had the target before" in page
+    figures = {path.stem for path in (twice.folder / "figures").glob("*.svg")}
+    assert {"accuracy-last-b-recall-20", "last-b-history-recall-20", "last-b-popularity-mrr-20"} <= figures
+    with (twice.folder / "breakdowns.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    cell = twice.read(KNN, 0)
+    assert cell is not None
+    for question, found in {"": cell["test"], "last <b>": cell["also"]["last <b>"]}.items():
+        for kind, groups in found["breakdown"].items():
+            some = [one for one in rows if (one["row"], one["question"], one["kind"]) == (KNN, question, kind)]
+            assert [(one["label"], int(one["size"]), one["metric"], float(one["value"])) for one in some] == [
+                (group["label"], group["size"], metric, group[metric])
+                for group in groups
+                for metric in ("recall@20", "mrr@20")
+            ]
+    parts = {one.name: one for one in besides(list(summarise(twice).lines), "last <b>")}
+    repeats = parts["last <b> repeats"]
+    assert sum(group.size for group in repeats.groups) == cell["also"]["last <b>"]["targets"]
+
+
+def test_the_reference_stands_beside_the_best_row_of_another_model(twice: Place) -> None:
+    summary = summarise(twice)
+    found = pair_of(summary)
+    assert found is not None
+    assert [line.name for line in found] == [KNN, "pop"]
+    drawn = (twice.folder / "figures" / "beside-the-best-other.svg").read_text("utf-8")
+    for metric in ("recall@5", "recall@20", "mrr@10"):
+        ours, theirs = (line.figures[metric].mean for line in found)
+        assert f">{metric}</text>" in drawn
+        assert f"{100 * (ours / theirs - 1):+.1f} %".replace("-", "−") in drawn.replace("-", "−")
+    assert pair_of(replace(summary, lines=summary.lines[:1], reference="pop")) is None
+    assert pair_of(replace(summary, reference="")) is None

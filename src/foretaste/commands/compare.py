@@ -51,7 +51,8 @@ def compare(
     Example: `foretaste compare clicks --out clicks-compared --models pop,fpmc,narm --budget 8 --seeds 3`
 
     Killed, it goes on when started again; with more models or seeds it makes what is missing. It writes table.md,
-    numbers.csv and report.html, keeps every cell and every rank, and saves each model (models/NAME), ready to serve.
+    numbers.csv, breakdowns.csv and report.html, keeps every cell and every rank, and saves each model (models/NAME),
+    ready to serve.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a comparison leaves for people and machines: table.md, numbers.csv, report.html with its figures."""
+"""What a comparison leaves for people and machines: table.md, numbers.csv, breakdowns.csv, report.html and figures."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import numpy as np
 
 from foretaste.compare.grid import Place
 from foretaste.compare.report import write_report
-from foretaste.compare.summary import Summary, markdown, numbers, summarise
+from foretaste.compare.summary import Summary, breakdowns, markdown, numbers, summarise
 from foretaste.data.files import write_text
 from foretaste.data.prepared import Prepared
 from foretaste.pages.drawings import NoMatplotlib
 
 
-def publish(place: Place, data: Path) -> Summary:
-    """Write what is finished; `data` is the prepared folder."""
+def publish(place: Place, data: Path | None) -> Summary:
+    """Write what is finished; `data` is the prepared folder, whose histories the report shows."""
     summary = summarise(place)
     write_text(place.folder / "table.md", markdown(summary))
     write_text(place.folder / "numbers.csv", numbers(summary))
+    write_text(place.folder / "breakdowns.csv", breakdowns(summary))
     try:
         write_report(place, summary, data)
     except NoMatplotlib as error:

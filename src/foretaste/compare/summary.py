@@ -153,6 +153,24 @@ def numbers(summary: Summary) -> str:
     return out.getvalue()
 
 
+def breakdowns(summary: Summary) -> str:
+    """Figures by kind of case, of every question, as CSV: row, model, seed, question, kind, label, size, metric, value.
+
+    `history` counts the events that a row's model was shown.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["row", "model", "seed", "question", "kind", "label", "size", "metric", "value"])
+    for line in summary.lines:
+        for cell in line.cells:
+            for question, found in {"": cell["test"], **cell["also"]}.items():
+                for kind, groups in found["breakdown"].items():
+                    for group in groups:
+                        what = [line.name, line.model, cell["seed"], question, kind, group["label"], group["size"]]
+                        writer.writerows([*what, name, group[name]] for name in group if name not in ("label", "size"))
+    return out.getvalue()
+
+
 def facts_of(summary: Summary) -> dict[str, Any]:
     """The comparison for machines."""
     lines = {

@@ -3,6 +3,7 @@
 verdict.py    which model is best, which are as good, which is the cheapest good one: the decision, as data
 asked.py      the two sections in words: the answer, and what was asked of whom
 table.py      the tables, which can be sorted
+pair.py       the chosen model beside the best of another kind
 plots.py      accuracy, cost, learning curves, figures by kind of case (kinds.py)
 settings.py   what was tried, and sweeps of one setting
 histories.py  sampled histories, and what each saved model says its answer rests on; maps.py draws it

@@ -67,6 +67,21 @@ def breakdowns(place: Place, lines: Sequence[Line]) -> list[Breakdown]:
     return [one for one in out if len(one.groups) > 1]
 
 
+def besides(lines: Sequence[Line], question: str) -> list[Breakdown]:
+    """The same for a question that was asked besides; of it the cells keep figures, and no ranks."""
+    told = {line.name: [cell["also"].get(question, {}).get("breakdown", {}) for cell in line.cells] for line in lines}
+    out = [
+        *_apart(lines, told),
+        _of(told, "popularity", "popularity", "targets"),
+        _of(told, "repeats", "repeats", "targets"),
+    ]
+    return [
+        replace(one, name=f"{question} {one.name}", title=f"{question}: {one.title[0].lower()}{one.title[1:]}")
+        for one in out
+        if len(one.groups) > 1
+    ]
+
+
 def _by_length(place: Place, lines: Sequence[Line], told: Found) -> list[Breakdown]:
     """By what each sort of model was shown; without ranks, each sort of model for itself."""
     ranks = {line.name: _ranks(place, line) for line in lines}

@@ -52,7 +52,7 @@ def page(place: Place, summary: Summary, log: Prepared | None, gallery: Gallery)
             *([tag("h3", "To keep in mind"), tag("ul", *(tag("li", note) for note in notes))] if notes else []),
         )),
     ]  # fmt: skip
-    drawn = [show.table(), show.cost(), show.learning(), show.kinds(place), show.tried(), show.sweeps(),
+    drawn = [show.table(), show.cost(), show.learning(), show.kinds(place), show.besides(), show.tried(), show.sweeps(),
              show.attention(place, log)]  # fmt: skip
     sections = [*first, *(section for section in drawn if section is not None), _numbers(summary, gallery)]
     grid = summary.grid
@@ -78,11 +78,13 @@ def _numbers(summary: Summary, gallery: Gallery) -> Section:
         name: ", ".join(value) if isinstance(value, list) else value for name, value in facts.items()
     }
     shown |= {"gpu": shown.get("gpu") or "none", "threads of a cell": ", ".join(sorted(threads))}
-    csv, figures = (tag("a", tag("code", name), href=name) for name in ("numbers.csv", "figures/"))
+    csv, kinds, figures = (
+        tag("a", tag("code", name), href=name) for name in ("numbers.csv", "breakdowns.csv", "figures/")
+    )
     where = tag(
-        "p", "Every number of every cell: ", csv, ". Cells, ranks and saved models lie beside it; the ",
-        f"{len(gallery.names)} drawings in ", figures, " as SVG and PNG. The grid and the results stand in this file "
-        "too, as JSON (", tag("code", "#comparison"), ").",
+        "p", "Every number of every cell: ", csv, "; by kind of case: ", kinds, ". Cells, ranks and saved models lie "
+        f"beside it; the {len(gallery.names)} drawings in ", figures, " as SVG and PNG. The grid and the results stand "
+        "in this file too, as JSON (", tag("code", "#comparison"), ").",
     )  # fmt: skip
     machine = tag(
         "dl", *(join(tag("dt", name), tag("dd", value)) for name, value in shown.items() if value not in ("", None))

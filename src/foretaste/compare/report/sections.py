@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from foretaste.compare.grid import Place
 from foretaste.compare.report import maps, plots, settings
 from foretaste.compare.report.histories import Witnesses
-from foretaste.compare.report.kinds import breakdowns
+from foretaste.compare.report.kinds import Breakdown, besides, breakdowns
+from foretaste.compare.report.pair import beside_the_best_other
 from foretaste.compare.report.table import breakdown, results
 from foretaste.compare.summary import Line, Summary
 from foretaste.data.prepared import Prepared
@@ -40,7 +41,10 @@ class Sections:
 
     def table(self) -> Section:
         """Every row, and the intervals drawn."""
-        drawn = plots.intervals(self.gallery, self.lines, self.names, self.summary.grid.show)
+        drawn = [
+            *plots.intervals(self.gallery, self.lines, self.names, self.summary.grid.show),
+            *beside_the_best_other(self.gallery, self.summary, self.names),
+        ]
         return Section("results", "All models", join(results(self.summary, self.names), _side_by_side(drawn)))
 
     def cost(self) -> Section | None:
@@ -61,16 +65,30 @@ class Sections:
 
     def kinds(self, place: Place) -> Section | None:
         """By history length, popularity and repeats, and by the length of the list."""
-        parts = []
-        for one in breakdowns(place, self.lines):
-            drawn = [each for metric in one.metrics for each in self._each(plots.by_kind, one, metric)]
-            tables = [breakdown(self.lines, self.names, one, metric) for metric in one.metrics]
-            numbers = tag("details", tag("summary", "The numbers"), *tables)
-            parts.append(join(tag("h3", one.title), _side_by_side(drawn), numbers))
+        parts = [self._by_kind(one) for one in breakdowns(place, self.lines)]
         lists = [one for kind in ("recall", "mrr") for one in self._each(plots.by_list, kind)]
         if lists:
             parts.append(join(tag("h3", "Length of the list"), _side_by_side(lists)))
         return Section("kinds", "For whom, and for what", join(*parts)) if parts else None
+
+    def besides(self) -> Section | None:
+        """Every question that was asked besides the main one."""
+        parts = []
+        for name, asked in self.summary.grid.also.items():
+            lines = [line for line in self.lines if all(name in cell["also"] for cell in line.cells)]
+            metrics = [f"{name}: {metric}" for metric in self.summary.grid.show]
+            drawn = list(plots.intervals(self.gallery, lines, self.names, metrics))
+            if drawn:
+                head = join(tag("h3", name), tag("p", "Asked of the same trained models: ", tag("code", asked), "."))
+                parts += [join(head, _side_by_side(drawn)), *map(self._by_kind, besides(lines, name))]
+        return Section("besides", "Asked besides", join(*parts)) if parts else None
+
+    def _by_kind(self, parts: Breakdown) -> Html:
+        """One sort of cases: drawings, and what they show as numbers."""
+        drawn = [each for metric in parts.metrics for each in self._each(plots.by_kind, parts, metric)]
+        tables = [breakdown(self.lines, self.names, parts, metric) for metric in parts.metrics]
+        numbers = tag("details", tag("summary", "The numbers"), *tables)
+        return join(tag("h3", parts.title), _side_by_side(drawn), numbers)
 
     def tried(self) -> Section | None:
         """What was tried of each setting."""
