@@ -5,9 +5,6 @@ A part that does not apply is declared in the model (`not_applicable`) with its 
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +23,7 @@ from foretaste.models.choosing import Recommendations
 from foretaste.models.contract import Events, Query, SequenceModel, State, query_rows, seeded
 from foretaste.models.saved import Trained
 from foretaste.training.loop import TrainConfig, train
+from tests.fresh import in_a_new_process, models_imported, peak_of_recommending, told_by_saved
 from tests.variants import LEARNING, VARIANTS
 
 CASES = [(name, variant) for name in MODELS for variant in VARIANTS[name]]
@@ -299,15 +297,12 @@ def test_saved_and_loaded_in_a_new_process_it_answers_the_same(name: str, tmp_pa
                 ask(trained, [[]], 5)
             continue
         told = trained.recommend(history, 7, **beside)  # type: ignore[arg-type]
-        here[folder] = [told.ids, told.scores, ["never seen"]]
-    code = (
-        "import json, sys; from foretaste.models.saved import Trained; asked = json.load(sys.stdin);"
-        "told = {one: Trained.load(one).recommend(asked[1], 7, **asked[2]) for one in asked[0]};"
-        "print(json.dumps({one: [r.ids, r.scores, r.skipped] for one, r in told.items()}))"
-    )
-    given = json.dumps([list(here), history, beside])
-    done = subprocess.run([sys.executable, "-c", code], input=given, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == here
+        here[folder] = (told.ids, told.scores, ["never seen"])
+    assert in_a_new_process(told_by_saved, list(here), history, 7, beside) == here
+
+
+def test_a_new_process_has_imported_no_model() -> None:
+    assert in_a_new_process(models_imported) == []
 
 
 @every_model
@@ -357,26 +352,10 @@ def test_a_damaged_weight_is_refused(name: str, variant: dict[str, object]) -> N
 )
 def test_scoring_forty_thousand_items_holds_little(name: str, variant: dict[str, object]) -> None:
     """Recommending for 3,000 histories over 40,000 items never holds the 480 MB that all scores at once would take."""
-    code = f"""
-import resource, torch
-torch.set_num_threads(1)
-from foretaste.models import model_class
-from foretaste.data.vocabulary import Vocabulary
-from foretaste.models.saved import Recommendations, Trained
-kind = model_class({name!r})
-model = kind(40_000, kind.Config.of({variant!r}), 10).eval()
-trained = Trained({name!r}, model, Vocabulary(list(range(40_000))), None, {{}})
-histories = [[n, n + 1, n + 2] for n in range(3000)]
-beside = dict(times=[[1, 50, 900]] * 3000, sessions=[[1, 1, 2]] * 3000)
-trained.recommend_batch(histories[:2], 5, **{{name: rows[:2] for name, rows in beside.items()}})
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-trained.recommend_batch(histories, 20, **beside)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
-"""
     if not make(name, variant).causal:
         pytest.skip("told something of the next event: never asked")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 300, f"{done.stdout.strip()} MB more at the peak"
+    grown = in_a_new_process(peak_of_recommending, name, variant, 40_000, 3000)
+    assert grown < 300, f"{grown} MB more at the peak"
 
 
 def learned_recall(name: str, kind_of_log: str, seed: int = 0) -> tuple[float, KnownLog]:
