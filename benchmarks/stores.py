@@ -188,7 +188,7 @@ def table(found: dict[str, Any]) -> str:
         "",
         f"{found['users']:,} users; one process, one thread; users a second, read and written again with compare and "
         f"set, in steps of 1, 16 and 64; {found['machine']}; {versions}; the disk takes {found['disk_waits']:,} writes "
-        "of 4 kB a second one after another. Made by `python benchmarks/stores.py`, which says what each home survives.",
+        "of 4 kB a second, one by one. Made by `python benchmarks/stores.py`, which says what each home survives.",
         "",
         "| home | record, bytes | 1 a step | p50 / p99, us | 16 a step | 64 a step | reads alone | bytes a user |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",

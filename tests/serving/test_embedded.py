@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from foretaste.errors import DamagedRecordError, StoreError
 from foretaste.serving.embedded import EmbeddedStore
-from foretaste.serving.folder import DATA, compact, occupy
+from foretaste.serving.folder import DATA, compact
 from foretaste.serving.store import ABSENT, Change, Stored, Whole
 from foretaste.serving.values import key_of, pack, pack_base, unpack, unpack_base
 from tests.serving.writer import filled
@@ -392,15 +393,18 @@ def test_compaction_gives_pages_back_and_keeps_every_user(tmp_path: Path) -> Non
 
 def test_compaction_and_a_server_keep_each_other_out(tmp_path: Path) -> None:
     folder = tmp_path / "store"
-    with (
-        EmbeddedStore(folder) as store,
-        pytest.raises(StoreError, match="a server or command has it open; stop it first"),
-    ):
+    with begin(folder, "server", stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        server.stdout.readline()
+        with pytest.raises(StoreError, match="a server or command has it open; stop it first"):
+            compact(folder)
+        server.kill()
+    with EmbeddedStore(folder), pytest.raises(StoreError, match="already open in this process"):
         compact(folder)
-    held = occupy(folder, alone=True)
-    with pytest.raises(StoreError, match="being compacted; try again later"):
-        EmbeddedStore(folder)
-    os.close(held)
+    with (folder / "in-use").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match="being compacted; try again later"):
+            EmbeddedStore(folder)
     with pytest.raises(StoreError, match="no such folder"):
         compact(tmp_path / "none")
-    del store
+    compact(folder)

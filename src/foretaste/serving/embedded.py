@@ -74,7 +74,7 @@ class EmbeddedStore(Store):
         try:
             self._env, self._tables = place.open_tables(self.folder, map_size, durable=durability == "power")
         except BaseException:
-            os.close(self._lock)
+            place.leave(self._lock)
             raise
         self._syncing = threading.Thread(target=self._sync, args=(sync_every,), name="store-sync", daemon=True)
         if durability == "process":
@@ -197,7 +197,7 @@ class EmbeddedStore(Store):
                 self._env.sync(True)
         finally:
             self._env.close()
-            os.close(self._lock)
+            place.leave(self._lock)
 
     def __enter__(self) -> Self:
         return self

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,8 +37,12 @@ ABOUT, FACTS = b"format", b"facts"
 """Keys of the table that says what the store is."""
 READERS = 1024
 """Read transactions of all processes at once."""
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """EIO too: LMDB says so where a write to a full disk ended half-way. It writes such a transaction off."""
+_held: set[tuple[int, int, int]] = set()
+"""Process and file of every folder that is held: LMDB's locks break where one process opens a folder twice."""
+_holding = threading.Lock()
 READ_ALL = """
 import os, sys, lmdb
 with lmdb.open(sys.argv[1], readonly=True) as env:
@@ -55,7 +60,7 @@ class Tables(NamedTuple):
 
 
 def occupy(folder: Path, create: bool = True, *, alone: bool = False) -> int:
-    """Hold the folder, which is made if need be, with the others or `alone`; the descriptor to close when done."""
+    """Hold the folder, which is made if need be, with the others or `alone`; for `leave` when done."""
     try:
         if create:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -74,13 +79,29 @@ def occupy(folder: Path, create: bool = True, *, alone: bool = False) -> int:
         raise StoreError(f"{folder}: a file stands there or on the way to it; give a folder") from None
     except OSError as error:
         raise StoreError(f"{folder}: {_denied(error)}") from None
+    with _holding:
+        if _name(held) in _held:
+            os.close(held)
+            raise StoreError(f"{folder}: is already open in this process; use the store that is open")
+        _held.add(_name(held))
     try:
         fcntl.flock(held, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except OSError:
-        os.close(held)
+        leave(held)
         wait = "a server or command has it open; stop it first" if alone else "it is being compacted; try again later"
         raise StoreError(f"{folder}: {wait}") from None
     return held
+
+
+def leave(held: int) -> None:
+    """Let a folder go."""
+    _held.discard(_name(held))
+    os.close(held)
+
+
+def _name(held: int) -> tuple[int, int, int]:
+    file = os.fstat(held)
+    return os.getpid(), file.st_dev, file.st_ino
 
 
 def open_tables(folder: Path, map_size: int, *, durable: bool) -> tuple[Any, Tables]:
@@ -144,7 +165,7 @@ def compact(folder: Path) -> tuple[int, int]:
     finally:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
-        os.close(held)
+        leave(held)
 
 
 @contextmanager
@@ -158,7 +179,7 @@ def told(folder: Path) -> Iterator[None]:
 
 def _sentence(folder: Path, error: Any) -> str:
     text = str(error)
-    code = getattr(error, "code", 0)
+    code = next((code for code in (*NO_ROOM, *DENIED, errno.ENOMEM) if os.strerror(code) in text), 0)
     if isinstance(error, lmdb.MapFullError):
         return (
             "the store is full: it has grown to its map_size. Nothing of this step was written. Open it with a larger "
@@ -181,15 +202,13 @@ def _sentence(folder: Path, error: Any) -> str:
         return f"more than {READERS} readers at once; stop some processes"
     if isinstance(error, lmdb.MemoryError) or code == errno.ENOMEM:
         return "no room for its map of addresses (ulimit -v?); open it with a smaller map_size"
-    if isinstance(error, lmdb.ReadonlyError) or code in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if isinstance(error, lmdb.ReadonlyError) or code in DENIED:
         return "may not be read and written by this user; mend the rights of the folder and the files in it"
-    if "already open in this process" in text:
-        return "is already open in this process; use the store that is open"
     return f"cannot be used: {text}"
 
 
 def _denied(error: OSError) -> str:
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in DENIED:
         return "may not be read and written by this user; mend the rights of the folder and the files in it"
     return f"cannot be used: {error.strerror or error}"
 
