@@ -58,6 +58,20 @@ def test_a_word_opens_the_home_it_names(tmp_path: Path) -> None:
         open_store("reddis://localhost")
 
 
+@pytest.mark.parametrize(("package", "where"), [("lmdb", "store"), ("redis", "redis://localhost")])
+def test_a_package_that_is_not_installed_is_named(package: str, where: str, tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.modules['{package}'] = None\n"
+        "from foretaste.errors import ForetasteError\n"
+        "from foretaste.serving.homes import open_store\n"
+        "assert open_store('memory').report()['users'] == 0\n"
+        f"try: open_store('{where}')\n"
+        "except ForetasteError as error: print(error)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ran.stdout.endswith(f"needs {package}, which is not installed: pip install 'foretaste[serve]'\n")
+
+
 def test_a_write_holds_only_from_the_version_that_was_read(store: Store) -> None:
     assert store.read(["ann"]) == [None]
     assert store.write([Change("ann", b"12345678", b"no")]) == [False]

@@ -13,15 +13,17 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from foretaste.errors import ConfigError, NeedsError, StoreError, nearest
+from foretaste.errors import ConfigError, ForetasteError, StoreError, nearest
 
 try:
     from redis import Redis
     from redis import exceptions as wrong
     from redis.backoff import NoBackoff
     from redis.retry import Retry
-except ImportError as error:  # the extra is not there
-    raise NeedsError("a Redis store needs redis; install it with pip install 'foretaste[serve]'") from error
+except ImportError:
+    raise ForetasteError(
+        "a store at a URL needs redis, which is not installed: pip install 'foretaste[serve]'"
+    ) from None
 
 SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
 """Of a URL, and what the client calls it; with an s: over TLS."""

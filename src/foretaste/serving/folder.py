@@ -20,15 +20,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from foretaste.errors import ForetasteError, StoreError
+from foretaste.serving.values import FORMAT, FORMAT_VERSION, check_format
+
 try:
     import lmdb
-except ImportError as error:  # the extra is not there
-    from foretaste.errors import NeedsError
-
-    raise NeedsError("a store in a folder needs lmdb; install it with pip install 'foretaste[serve]'") from error
-
-from foretaste.errors import StoreError
-from foretaste.serving.values import FORMAT, FORMAT_VERSION, check_format
+except ImportError:
+    raise ForetasteError(
+        "a store in a folder needs lmdb, which is not installed: pip install 'foretaste[serve]'"
+    ) from None
 
 DATA, LOCK, IN_USE = "data.mdb", "lock.mdb", "in-use"
 COMPACTED = "compacted-"
