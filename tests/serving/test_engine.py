@@ -376,9 +376,10 @@ def test_a_damaged_record_hurts_nobody_else() -> None:
 
 
 def test_weights_that_give_nan_are_said() -> None:
-    engine = engine_of()
+    trained = trained_of("narm")
     with torch.no_grad():
-        engine.trained.model.get_parameter("item.weight")[3] = float("nan")
+        trained.model.get_parameter("item.weight")[3] = float("nan")
+    engine = Engine(trained, MemoryStore())
     told = engine.ask_many([Ask(user="u1", k=2), Ask(user="u2", k=2)])
     assert all(isinstance(one, TrainingError) for one in told)
 

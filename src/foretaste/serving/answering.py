@@ -15,6 +15,7 @@ from foretaste.models.choosing import Recommendations, best, hide
 from foretaste.models.contract import Query, State, query_rows
 from foretaste.models.histories import numbers_of
 from foretaste.models.saved import Trained
+from foretaste.retrieval.exact import Exact
 from foretaste.serving.asks import Ask, Id
 
 SCORE_BYTES = 64 * 2**20
@@ -37,6 +38,7 @@ class Chooser:
 
     def __init__(self, trained: Trained) -> None:
         self.trained = trained
+        self.exact = Exact(trained.model)
 
     def check(self, ask: Ask) -> None:
         """Refuse a wish that cannot be granted, before anything is taken in."""
@@ -80,7 +82,7 @@ class Chooser:
         items, pool = self.trained.items, None
         if asked[0].ask.candidates is not None:
             pool = torch.tensor(sorted(set(numbers_of(items, asked[0].ask.candidates))), dtype=torch.int64)  # [C]
-        scores = self.trained.model.score(query, pool)[:, 0]  # [b, C] or [b, I]
+        scores = self.exact.score(query, pool)  # [b, C] or [b, I]
         hidden = self._hidden(asked)  # [b, X] or None
         if hidden is not None:
             scores = scores.clone()

@@ -35,6 +35,8 @@ STEADY = 10.0
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket on which all workers answer."""
+    if not 0 <= port < 2**16:
+        raise ConfigError(f"port = {port}; expected 1 to {2**16 - 1}, or 0 for one that is free")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind)
@@ -42,8 +44,8 @@ def listen(host: str, port: int) -> socket.socket:
         found.bind(address)
         found.listen(BACKLOG)
         found.setblocking(False)
-    except (OSError, OverflowError) as error:
-        said = getattr(error, "strerror", None) or error
+    except OSError as error:
+        said = error.strerror or error
         raise ConfigError(f"cannot listen on {host}, port {port}: {said}; choose another with --port") from None
     return found
 
@@ -102,7 +104,7 @@ class Supervisor:
         process = subprocess.Popen(
             [sys.executable, "-m", "foretaste.serving.worker", str(self.listening.fileno()), str(writing)],
             stdin=subprocess.PIPE,
-            stdout=sys.stderr,
+            stdout=2,  # nothing of a worker goes among what the command says
             pass_fds=(self.listening.fileno(), writing),
             env={**os.environ, **given},
         )
