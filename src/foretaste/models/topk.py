@@ -39,7 +39,7 @@ def highest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     blocks = size // WIDTH
     if scores.device.type != "cpu" or blocks < 4 * k or not rows:
         return scores.topk(k)
-    cut = scores[:, : blocks * WIDTH].unflatten(1, (blocks, WIDTH))        # [B, blocks, WIDTH]
+    cut = scores[:, : blocks * WIDTH].view(rows, blocks, WIDTH)            # [B, blocks, WIDTH]
     chosen = cut.amax(-1).topk(k, sorted=False).indices                    # [B, k]
     inside = cut.gather(1, chosen[:, :, None].expand(-1, -1, WIDTH)).flatten(1)  # [B, k WIDTH]
     rest = scores[:, blocks * WIDTH :]                                     # [B, less than WIDTH]
