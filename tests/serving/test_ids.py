@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,6 @@ def test_what_is_no_id(value: object) -> None:
 def test_a_list_is_written_as_it_is_shown() -> None:
     names = Names(Vocabulary(["a", 'q"\n', "c"], {"title": ["A \u2028 title", None, "Ü"]}))
     text = names.listed([('q"\n', 0.5), ("a", 1e-7), ("c", float("inf")), ("c", 3.0)]).decode()
-    import json
-
     assert json.loads(text) == [
         {"item": 'q"\n', "score": 0.5},
         {"item": "a", "title": "A \u2028 title", "score": 1e-7},
