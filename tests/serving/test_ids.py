@@ -157,3 +157,8 @@ def test_without_a_key_only_this_machine_may_ask() -> None:
         with pytest.raises(ConfigError, match="FORETASTE_KEYS"):
             check_host(host, Keys())
         check_host(host, Keys({hashed(SECRET): "read"}))
+
+
+def test_the_example_of_a_file_of_keys(root: Path) -> None:
+    keys = Keys.found(root / "docs" / "examples" / "keys.toml", {})
+    keys.check(asked(b"Bearer an example, not a secret", "POST", "/events"))
