@@ -105,6 +105,15 @@ def test_costs_within_a_factor_of_two_are_alike() -> None:
     assert "No model near it costs much less, so it is the cheapest good one too." in said(*lines)
 
 
+def test_another_metric_with_another_best_is_said() -> None:
+    lines = line("a", 0.60), line("b", 0.50, p=0.01)
+    mrr = {"a": Figure(0.2, 0.1, 0.3, (0.2,)), "b": Figure(0.25, 0.2, 0.3, (0.25,))}
+    both = [replace(one, figures={**one.figures, "mrr@20": mrr[one.name]}) for one in lines]
+    assert "By mrr@20 it is b: 25.00 % against 20.00 %. b is worse" in said(*both)
+    same = replace(both[1], figures={**both[1].figures, "mrr@20": mrr["a"]})
+    assert "By mrr@20" not in said(both[0], same)
+
+
 def test_what_cannot_serve_is_not_recommended() -> None:
     lines = line("a", 0.60, ms=None), line("b", 0.595, p=0.4)
     verdict = decide(summary_of(*lines))
@@ -304,9 +313,9 @@ def test_every_drawing_is_in_the_page_and_in_two_files(place: Place, page: str) 
     names = {Path(name).stem for name in figures}
     assert figures == {f"{name}.{kind}" for name in names for kind in ("svg", "png")}
     assert page.count("<svg") == len(names)
-    wanted = {"accuracy-recall-20", "cost-training", "cost-median", "learning-by-pass", "learning-by-second",
-              "session-recall-20", "user-recall-20", "popularity-mrr-20", "recall-by-list", "tried-fpmc",
-              "attention-1"}  # fmt: skip
+    wanted = {"accuracy-recall-20", "beside-the-best-other", "cost-training", "cost-median", "learning-by-pass",
+              "learning-by-second", "session-recall-20", "user-recall-20", "popularity-mrr-20", "recall-by-list",
+              "tried-fpmc", "attention-1"}  # fmt: skip
     assert wanted <= names
     svg = (place.folder / "figures" / "cost-training.svg").read_text("utf-8")
     assert ">fpmc</text>" in svg

@@ -17,6 +17,8 @@ from foretaste.errors import DataError
 from foretaste.evaluation.report import Evaluation
 from foretaste.evaluation.significance import Paired, holm, intervals, paired
 
+COSTS = ("tuning", "training", "ranking", "targets_per_second", "peak_mb", "weights", "median", "p90", "p99")
+"""Seconds, targets trained a second, megabytes, a number, milliseconds an answer."""
 Averaged = tuple[NDArray[np.float64], NDArray[np.int64]]
 """A figure of each case, and which cases belong together."""
 
@@ -60,7 +62,7 @@ class Line:
     """Of the randomisation test, after Holm's correction."""
 
     def cost(self, name: str) -> float | None:
-        """Mean over the seeds of seconds ("tuning", "training", "ranking"), "peak_mb", "weights", or milliseconds."""
+        """Mean over the seeds of seconds ("tuning", "training", "ranking"), or of another of COSTS."""
         return _mean([_cost(cell, name) for cell in self.cells])
 
 
@@ -147,7 +149,7 @@ def numbers(summary: Summary) -> str:
                         line.name, line.model, cell["seed"], question, metric,
                         *(value[name] for name in ("value", "low", "high", "optimistic")),
                     ])  # fmt: skip
-            for name in ("tuning", "training", "ranking", "peak_mb", "weights", "median", "p90", "p99"):
+            for name in COSTS:
                 if (value := _cost(cell, name)) is not None:
                     writer.writerow([line.name, line.model, cell["seed"], "cost", name, value, "", "", ""])
     return out.getvalue()
@@ -164,7 +166,7 @@ def breakdowns(summary: Summary) -> str:
     for line in summary.lines:
         for cell in line.cells:
             for question, found in {"": cell["test"], **cell["also"]}.items():
-                for kind, groups in found["breakdown"].items():
+                for kind, groups in found.get("breakdown", {}).items():
                     for group in groups:
                         what = [line.name, line.model, cell["seed"], question, kind, group["label"], group["size"]]
                         writer.writerows([*what, name, group[name]] for name in group if name not in ("label", "size"))
@@ -178,9 +180,7 @@ def facts_of(summary: Summary) -> dict[str, Any]:
             "model": line.model,
             "metrics": {name: vars(figure) for name, figure in line.figures.items()},
             "against": None if line.against is None else {**vars(line.against), "p_holm": line.p},
-            "cost": {
-                name: line.cost(name) for name in ("tuning", "training", "median", "p90", "p99", "peak_mb", "weights")
-            },
+            "cost": {name: line.cost(name) for name in COSTS},
             "seeds": [cell["seed"] for cell in line.cells],
             "chosen": line.cells[0]["chosen"] if line.cells else None,
             "failures": dict(line.failures),
@@ -254,7 +254,7 @@ def _cost(cell: Mapping[str, Any], name: str) -> float | None:
     amounts = {
         **cell["seconds"],
         **(cell["milliseconds"] or {}),
-        **{key: cell.get(key) for key in ("peak_mb", "weights")},
+        **{key: cell.get(key) for key in ("peak_mb", "weights", "targets_per_second")},
     }
     return None if amounts.get(name) is None else float(amounts[name])
 

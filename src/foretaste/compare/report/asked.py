@@ -27,7 +27,12 @@ def answer(summary: Summary, names: dict[str, Look]) -> Html:
         return tag(
             "p", "No model has a result, so nothing can be said yet", f": {why}" if why else "", ".", class_="answer"
         )
-    said = [_best(verdict, names), _others(verdict, names), _cheapest(verdict, names)]
+    said = [
+        _best(verdict, names),
+        *_by_others(verdict, summary, names),
+        _others(verdict, names),
+        _cheapest(verdict, names),
+    ]
     todo = tag("p", tag("b", "What to do. "), _advice(verdict, names), class_="advice")
     return join(tag("p", join(*said, by=" "), class_="answer"), todo)
 
@@ -39,6 +44,18 @@ def _best(verdict: Verdict, names: dict[str, Look]) -> Html:
     if len(verdict.ranked) == 1:
         return join(_bold(best, names), f" is the only model with a result: {metric} {100 * found.mean:.2f} %{span}.")
     return join(_bold(best, names), f" is best by {metric}: {100 * found.mean:.2f} %{span}.")
+
+
+def _by_others(verdict: Verdict, summary: Summary, names: dict[str, Look]) -> Iterator[Html]:
+    """Where another metric shown has another best: it is said, and decides nothing."""
+    for metric in summary.grid.show[1:]:
+        there = [line for line in verdict.ranked if metric in line.figures]
+        if not there or verdict.best not in there:
+            continue
+        best = max(there, key=lambda line: line.figures[metric].mean)
+        most, ours = best.figures[metric].mean, verdict.best.figures[metric].mean
+        if most > ours:
+            yield join(f"By {metric} it is ", _bold(best, names), f": {100 * most:.2f} % against {100 * ours:.2f} %.")
 
 
 def _others(verdict: Verdict, names: dict[str, Look]) -> Html | None:

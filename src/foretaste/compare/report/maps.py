@@ -25,7 +25,7 @@ def attention(gallery: Gallery, witnesses: Witnesses, names: dict[str, Look]) ->
 def _map(gallery: Gallery, witnesses: Witnesses, number: int, moment: Moment, attends: Sequence[Seen]) -> Html:
     from matplotlib.patches import Rectangle
 
-    titles = [short(witnesses.title(raw), 24) for raw in witnesses.shown(moment)]
+    titles = [short(witnesses.title(raw), 28) for raw in witnesses.shown(moment)]
     older = any(seen.older > 0.005 for seen in attends)
     rows = (["(older events)"] if older else []) + titles
     figure, axes = canvas(1.2 + 0.24 * len(rows) + (0.4 if len(attends) > NUMBERED else 0))

@@ -85,7 +85,7 @@ def _scale(axes: Any, values: Sequence[Any]) -> list[float]:
             axes.set_xlim(min(values) / 1.3, max(values) * 1.3)
             plain_decades(axes, 4)
         else:
-            axes.xaxis.get_major_locator().set_params(nbins=4)
+            axes.xaxis.get_major_locator().set_params(nbins=3)
         return [float(value) for value in values]
     known = list(dict.fromkeys(str(value) for value in values))
     axes.set_xticks(range(len(known)), [short(one, 10) for one in known])
