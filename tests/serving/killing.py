@@ -142,7 +142,7 @@ class Sender(threading.Thread):
             tries += 1
             try:
                 if self.connection is None:
-                    self.connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+                    self.connection = HTTPConnection("127.0.0.1", self.port, timeout=3)
                 self.connection.request("POST", "/events", body, {"Content-Type": "application/json"})
                 answer = self.connection.getresponse()
                 text = answer.read()
