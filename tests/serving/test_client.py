@@ -263,6 +263,25 @@ def test_the_speed_of_a_replay() -> None:
     assert [replay.factor(word) for word in ("max", "60x", "0.5", "1x")] == [None, 60, 0.5, 1]
 
 
+def test_a_replay_that_is_interrupted_says_how_far_it_came(
+    shell: Shell, place: tuple[str, Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "log.csv"
+    file.write_text(LOG)
+    plain, calls = Client.observe_many, iter([2])
+
+    def observe(client: Client, events: Any, **choice: Any) -> Any:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return plain(client, events, **choice)
+
+    monkeypatch.setattr(Client, "observe_many", observe)
+    monkeypatch.setattr(replay, "AT_ONCE", 3)
+    ran = shell("replay", file, "--to", place[0], "--key", SECRET, *OPTIONS)
+    assert ran.status == 130
+    assert ran.err == "foretaste: interrupted after 3 of 5 events; sent again, none counts twice\n"
+
+
 def test_what_replay_refuses(shell: Shell, place: tuple[str, Engine], tmp_path: Path) -> None:
     file = tmp_path / "log.csv"
     file.write_text(LOG)

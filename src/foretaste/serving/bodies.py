@@ -159,7 +159,6 @@ class KeptEvent(Shown):
 
     time: float | None
     session: str | int | None = None
-    id: str | None = None
 
 
 class UserAnswer(BaseModel):
