@@ -29,7 +29,7 @@ PAPERS = (
 
 PROTOCOLS = (
     "asars-30music", "asars-30music-dwell", "asars-ml-100k", "asars-ml-100k-dwell", "asars-yoochoose-100k",
-    "asars-yoochoose-100k-dwell", "lsamn-musical-instruments", "lsamn-online-retail",
+    "asars-yoochoose-100k-dwell", "lsamn-musical-instruments", "lsamn-online-retail", "ml-1m-segments",
 )  # fmt: skip
 """A paper's protocol on a log that it does not have."""
 
@@ -87,6 +87,7 @@ GOOD = 'title = "t"\n[[files]]\nfile = "a.csv"\n[read]\nitem = "i"\nsession = "s
         (GOOD + '[split]\nkind = "global-time"\n', "give exactly one of days, at and fraction"),
         (GOOD + '[validation]\nkind = "last-item"\n', "there is a validation part and no split"),
         (GOOD + '[sessions]\ngap = "1h"\nper = "day"\n', "two ways to cut sessions"),
+        (GOOD + '[sessions]\nevents = 20\nper = "day"\n', "per and events are two ways"),
         (GOOD + '[[files]]\nfile = "b.csv"\npart = "test"\n', "some of the files name their part and some do not"),
         (GOOD.replace("[read]", 'part = "train"\n[read]'), r"say \[read\] split = 'part'"),
         (GOOD + '[leave_out]\nbegin = 2016-05-26\nbefore = "2016-05-25"\n', "is not earlier than"),

@@ -87,6 +87,24 @@ def test_a_day_is_a_calendar_day() -> None:
         sessions.by_day(log, utc_offset=30)
 
 
+def test_so_many_events_are_a_session() -> None:
+    """In the order of the positions, and without a clock; sessions without a user are cut in themselves."""
+    rows = [("u", "a", 4), ("u", "b", 0), ("v", "c", 0), ("u", "d", 1), ("u", "e", 3), ("u", "f", 2)]
+    cut = log_of(rows, "user", "item", "order").sessions(events=2)
+    assert column(cut, '"session"') == [1, 2, 3, 2, 5, 5]
+    assert last(cut) == (6, 2, 4, 6)
+    found = cut.prepare().sequences
+    assert np.diff(found.sessions).tolist() == [2, 2, 1, 1]
+    assert [cut.prepare().items.ids[number - 1] for number in found.items] == ["b", "d", "f", "e", "a", "c"]
+    own = log_of([(None, "s", "a", 0), (None, "t", "b", 5), (None, "s", "c", 9)], "user", "session", "item", "time")
+    assert column(own.sessions(events=2), '"session"') == [1, 2, 1]
+    assert column(own.sessions(events=1), '"session"') == [1, 2, 3]
+    with pytest.raises(ConfigError, match="events = 0"):
+        own.sessions(events=0)
+    with pytest.raises(DataError, match="one of the three"):
+        own.sessions(gap="1h", events=2)
+
+
 def test_without_times_sessions_are_refused_by_name() -> None:
     log = EventLog.read(
         {"u": np.array([1, 1]), "i": np.array([1, 2]), "p": np.array([0, 1])}, user="u", item="i", order="p"

@@ -160,7 +160,7 @@ def slow_evaluation(model: Bag | Counter, log: Sequences, cases: Cases) -> list[
         offsets = log.users if model.scope == "user" else log.sessions
         begin = max(int(offset) for offset in offsets[:-1] if offset <= cut)
         user = max(row for row in range(log.n_users) if log.users[row] <= start)
-        history = [int(item) for item in log.items[begin:cut] if item > 0]
+        history = [int(item) for item in log.items[begin:cut] if item > 0][-cases.latest :]
         targets: list[int] = []
         for event in range(start, stop):
             item = int(log.items[event])

@@ -57,6 +57,23 @@ def test_equal_to_the_slow_evaluation(kind: type[Protocol], scope: Scope, make: 
         assert_as_slow(found, model, log, cases, 5)
 
 
+@every_protocol
+@pytest.mark.parametrize("scope", ["session", "user"])
+def test_the_latest_events_alone(kind: type[Protocol], scope: Scope) -> None:
+    """A model is shown so many of them, whatever came before; what is masked goes by the whole history."""
+    log = random_log(5)
+    for model in (Bag(20, scope), Counter(20, scope)):
+        for latest in (1, 3, 100):
+            cases = kind(latest=latest, mask_seen=True).cases(log)
+            found = evaluate(model, log, cases, cutoffs=(5,), lists=True, chunk=2)
+            assert_as_slow(found, model, log, cases, 5)
+            assert found.history.max() <= latest
+    whole = evaluate(model, log, kind(mask_seen=True).cases(log), cutoffs=(5,))
+    assert np.array_equal(found.pessimistic, whole.pessimistic)
+    with pytest.raises(DataError):
+        compare(found, {"whole": whole}, "recall@5")
+
+
 @pytest.mark.parametrize(("tokens", "chunk", "block"), [(1, 1, 1), (7, 2, 3), (30, 5, 4), (8192, 512, 128)])
 def test_batches_chunks_and_blocks_change_nothing(tokens: int, chunk: int, block: int) -> None:
     log, model = random_log(7), Bag(20, "user")

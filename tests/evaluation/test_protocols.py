@@ -103,6 +103,10 @@ def test_bad_names_and_options() -> None:
     assert protocol("last-item", unit="user", mask_seen=True) == LastItem(unit="user", mask_seen=True)
     with pytest.raises(ConfigError, match="did you mean 'frozen'"):
         protocol("frozn")
+    for wrong in (-1, True, "20"):
+        with pytest.raises(ConfigError, match="expected so many events, 0 for all"):
+            protocol("per-step", latest=wrong)
+    assert "of which the latest 20 are shown" in protocol("last-item", latest=20).describe
     with pytest.raises(ConfigError, match="no option 'unit'"):
         protocol("frozen", unit="user")
     with pytest.raises(ConfigError, match=r"cold = 'keep'; expected one of \('miss', 'drop'\)"):

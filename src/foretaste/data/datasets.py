@@ -190,8 +190,8 @@ def _clocked(read: EventLog, columns: Read) -> EventLog:
 def _stepped(read: EventLog, recipe: DataRecipe) -> EventLog:
     """The steps between reading and splitting."""
     cut = recipe.sessions
-    if cut.gap or cut.per:
-        read = read.sessions(gap=cut.gap, per=cut.per)
+    if cut.gap or cut.per or cut.events:
+        read = read.sessions(gap=cut.gap, per=cut.per, events=cut.events)
     for column in cut.add:
         read = sessions.with_gaps(read) if column == "gap" else sessions.with_dwell(read)
     if recipe.filter is not None:

@@ -216,16 +216,23 @@ class EventLog:
         rejected.write(self.workspace, self.rejected_table, path)
 
     def sessions(
-        self, gap: str | float | None = None, per: Literal["day"] | None = None, utc_offset: float = 0.0
+        self,
+        gap: str | float | None = None,
+        per: Literal["day"] | None = None,
+        utc_offset: float = 0.0,
+        events: int | None = None,
     ) -> EventLog:
-        """Cut histories into sessions: at idle gaps (`gap='30m'`, or seconds), or by calendar day (`per='day'`).
+        """Cut histories into sessions: at idle gaps (`gap='30m'`, or seconds), by calendar day (`per='day'`), or after
+        every so many `events`.
 
         `utc_offset`: where the calendar's day begins, in hours east of Greenwich.
         """
         from foretaste.data import sessions
 
-        if (gap is None) == (per is None):
-            raise DataError("sessions: give gap= (such as '30m', or seconds) or per='day', one of the two")
+        if sum(way is not None for way in (gap, per, events)) != 1:
+            raise DataError("sessions: give gap= (such as '30m', or seconds), per='day' or events=, one of the three")
+        if events is not None:
+            return sessions.by_count(self, events)._collapsed()
         if per is not None:
             _one_of("per", per, ("day",))
             return sessions.by_day(self, utc_offset)._collapsed()

@@ -90,14 +90,17 @@ class Sessions(Config):
     """A new session after a pause longer than this: "30m", "1h"."""
     per: Literal["day"] | None = None
     """One session a user and calendar day."""
+    events: int | None = Field(default=None, ge=1)
+    """A new session after so many events of a user."""
     add: tuple[Literal["gap", "dwell"], ...] = ()
     """`gap`: seconds since the session's previous event. `dwell`: seconds until its next, which is not causal; the last
     event of each session goes."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if self.gap and self.per:
-            raise ValueError("gap and per are two ways to cut sessions; name one")
+        ways = [name for name in ("gap", "per", "events") if getattr(self, name)]
+        if len(ways) > 1:
+            raise ValueError(f"{ways[0]} and {ways[1]} are two ways to cut sessions; name one")
         return self
 
 

@@ -3,7 +3,7 @@
 Each step returns a new log, and says in the log's report what it did and what it removed. The methods `log.sessions`
 and `log.filter` lead here.
 
-A session made here is named by the row, in the source, of its first event (by gap) or its lowest row (by day), so its
+A session made here is named by the row, in the source, of its first event (by gap) or its lowest row (else), so its
 name is unique in the log and stays the same whatever is filtered later.
 """
 
@@ -91,6 +91,23 @@ def by_day(log: EventLog, utc_offset: float = 0.0) -> EventLog:
     zone = "UTC" if not utc_offset else f"UTC{utc_offset:+g} h"
     result = _derived(log, sql, "sessions", f"one a user and calendar day, {zone}")
     result.rules |= {"sessions": "day", "utc_offset": utc_offset}
+    return result
+
+
+def by_count(log: EventLog, events: int) -> EventLog:
+    """A user's events in their order, a new session after every so many; the last may be shorter. Needs no times."""
+    if events < 1:
+        raise ConfigError(f"sessions by count: events = {events!r}; give 1 or more")
+    order = ", ".join([*(["time"] if "times" in log.has else []), *(["position"] if "order" in log.has else []), "row"])
+    sql = f"""
+        WITH numbered AS (
+            SELECT row, "user" AS one, CASE WHEN "user" IS NULL THEN "session" END AS own,
+                (row_number() OVER (PARTITION BY {OWNER} ORDER BY {order}) - 1) // {events} AS piece
+            FROM {{table}}),
+        named AS (SELECT row, min(row) OVER (PARTITION BY one, own, piece) AS session FROM numbered)
+        SELECT e.* REPLACE (n.session AS "session") FROM {{table}} e JOIN named n USING (row)"""
+    result = _derived(log, sql, "sessions", f"a new session after every {events} events of a user")
+    result.rules |= {"sessions": "count", "events": events}
     return result
 
 

@@ -1,9 +1,10 @@
 """Run a model over the cases of a log: each row once, every target ranked among all items.
 
 A row (a session or a user, by the model's scope) is fed once, up to its last cut and never beyond, and asked at every
-position where a case is cut: the parallel form of the model. Long rows are fed in chunks with the state carried over;
-by the law this is what serving would have answered event by event. A case with no known event before its cut is
-answered from the initial state. Rows of like length share a batch; scores are held for one block of cases at a time.
+position where a case is cut: the parallel form of the model. Where cases show the latest events alone, each is a row.
+Long rows are fed in chunks with the state carried over; by the law this is what serving would have answered event by
+event. A case with no known event before its cut is answered from the initial state. Rows of like length share a batch;
+scores are held for one block of cases at a time.
 
 The share of repeats, and `mask_seen`, go by the user's whole history before the cut, whatever the model's scope, so
 that they mean the same for every model.
@@ -80,7 +81,7 @@ def evaluate(
     done = 0
     with _ready(model, device) as home:
         scorer = Scorer(model, block)
-        for where, known, query in _answers(model, sequences, asked.cut, home, tokens, chunk):
+        for where, known, query in _answers(model, sequences, asked.cut, cases.latest, home, tokens, chunk):
             history[where] = known
             for first in range(0, len(where), scorer.block):
                 some = slice(first, min(first + scorer.block, len(where)))
@@ -136,12 +137,15 @@ def evaluate(
 
 
 def _answers(
-    model: SequenceModel, log: Sequences, cut: Ints, device: torch.device, tokens: int, chunk: int
+    model: SequenceModel, log: Sequences, cut: Ints, latest: int, device: torch.device, tokens: int, chunk: int
 ) -> Iterator[tuple[Ints, Ints, Query]]:
-    """The query of every case: (case numbers [N], known events before the cut [N], queries [N, ...])."""
+    """The query of every case: (case numbers [N], known events shown before the cut [N], queries [N, ...])."""
     offsets = log.offsets(model.scope)
     rows, member = np.unique(np.searchsorted(offsets, cut, side="right") - 1, return_inverse=True)
     start = np.asarray(offsets)[rows]  # [rows]
+    if latest:  # each case begins at an event of its own, and is a row of its own
+        earliest = np.searchsorted(log.known, log.known[cut] - latest, side="right") - 1  # [n]
+        start, member = np.maximum(start[member], earliest), np.arange(len(cut))
     stop = start.copy()
     np.maximum.at(stop, member, cut)  # the last cut: nothing at or after it is fed
     length = log.known[stop] - log.known[start]  # [rows]

@@ -46,6 +46,8 @@ class Cases:
     part: int | None = None
     mask_seen: bool = False
     """Items of the user's history before `cut` are no candidates."""
+    latest: int = 0
+    """A model is shown so many latest known events before `cut`; 0 for all."""
     cold: Cold = "miss"
     """Targets with an item unknown to training: always missed, or left out."""
     protocol: str = "own cases"
@@ -77,6 +79,8 @@ class Protocol(ABC):
 
     mask_seen: bool = False
     """Leave the items of the user's history out of the candidates."""
+    latest: int = 0
+    """Show the model so many latest events of the history alone; 0 for all. What was seen stays seen."""
     cold: Cold = "miss"
     """What becomes of a target that training has never seen: "miss" counts it, "drop" leaves it out."""
     first: bool = False
@@ -91,7 +95,8 @@ class Protocol(ABC):
     def describe(self) -> str:
         """What is asked, in one line."""
         seen, cold = "no " if self.mask_seen else "", "a miss" if self.cold == "miss" else "left out"
-        return f"{self.asks.format(self)}; seen items are {seen}candidates; a cold target is {cold}"
+        shown = f", of which the latest {self.latest} are shown" if self.latest else ""
+        return f"{self.asks.format(self)}{shown}; seen items are {seen}candidates; a cold target is {cold}"
 
     def cases(self, log: Sequences, part: int = TEST) -> Cases:
         """The questions to the events of one part of a log."""
@@ -101,7 +106,7 @@ class Protocol(ABC):
         some = may[stop] > may[start]  # at least one event may be a target
         cut, start, stop = cut[some], start[some], stop[some]
         later = _later(log, start, part)
-        return Cases(cut, start, stop, part, self.mask_seen, self.cold, self.name, self.leaks, later)
+        return Cases(cut, start, stop, part, self.mask_seen, self.latest, self.cold, self.name, self.leaks, later)
 
     @abstractmethod
     def ask(self, log: Sequences, mine: Bools) -> tuple[Ints, Ints, Ints]:
@@ -235,6 +240,10 @@ def protocol(name: str, **options: object) -> Protocol:
     for option, value in options.items():
         if option not in known:
             raise ConfigError(f"protocol '{name}' has no option '{option}'; {nearest(option, known)}")
+        if option == "latest":
+            if type(value) is not int or value < 0:
+                raise ConfigError(f"protocol '{name}': latest = {value!r}; expected so many events, 0 for all")
+            continue
         allowed: tuple[object, ...] = CHOICES.get(option, (True, False))
         if value not in allowed:
             raise ConfigError(f"protocol '{name}': {option} = {value!r}; expected one of {allowed}")
