@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from foretaste import Client
 from foretaste.commands import replay
@@ -22,25 +21,11 @@ from foretaste.errors import BusyError, ConfigError, ForetasteError
 from foretaste.serving import client as client_module
 from foretaste.serving.engine import Engine
 from foretaste.serving.keys import Keys, hashed
+from tests.serving.running import served
 from tests.serving.small import small_app, small_trained
 from tests.shell import Shell
 
 SECRET = "a long secret for tests"
-
-
-@contextmanager
-def served(app: Any) -> Iterator[str]:
-    """An application on a free port of this machine."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 @pytest.fixture(scope="module")

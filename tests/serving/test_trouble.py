@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 import threading
+import time
+from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -17,6 +21,7 @@ from foretaste.errors import BusyError, ConfigError, StoreError, TrainingError
 from foretaste.serving import logs
 from foretaste.serving.limits import ServiceConfig
 from tests.serving.fake import fake_app
+from tests.serving.running import served
 from tests.serving.small import small_app
 from tests.serving.test_app import assert_problem, event
 
@@ -128,6 +133,33 @@ def test_a_large_request_does_not_fill_the_queue() -> None:
     with TestClient(app) as client:
         answer = client.post("/events", json={"events": [event(user=n) for n in range(1000)]})
         assert answer.json() == {"outcomes": 1000 * ["applied"], "unknown": []}
+
+
+def test_bodies_that_do_not_come_to_an_end() -> None:
+    head = b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    app, _ = small_app(ServiceConfig(timeout=0.5))
+    with served(app) as url:
+        place = (urlsplit(url).hostname, urlsplit(url).port)
+
+        def answered(*sent: bytes) -> bytes:
+            with socket.create_connection(place, timeout=20) as connection:
+                with suppress(ConnectionError):  # it may be refused before all is sent
+                    for part in sent:
+                        connection.sendall(part)
+                return connection.recv(4096).split(b"\r\n")[0]
+
+        chunk = b"ffff\r\n" + 0xFFFF * b"x" + b"\r\n"
+        assert b" 413 " in answered(head + b"Content-Length: 9000000\r\n\r\n")
+        assert b" 413 " in answered(head + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 17)
+        assert b" 504 " in answered(head + b"Content-Length: 100\r\n\r\n{")
+        assert b" 400 " in answered(head + b"Content-Length: many\r\n\r\n{}")
+        for _ in range(50):  # and some hang up
+            with socket.create_connection(place) as connection:
+                connection.sendall(head + b"Content-Length: 100\r\n\r\n{")
+        end = time.monotonic() + 20
+        while "foretaste_open_requests 1.0" not in (text := httpx.get(f"{url}/metrics").text).splitlines():
+            assert time.monotonic() < end, text
+        assert 'foretaste_requests_total{method="POST",route="/events",status="499"} 50.0' in text
 
 
 def test_the_end_finishes_what_waits_and_closes() -> None:

@@ -121,6 +121,7 @@ class Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             lifespan="on",
+            ws="none",
             timeout_keep_alive=plan.service.keep_alive,
             timeout_graceful_shutdown=GRACE,
         )
