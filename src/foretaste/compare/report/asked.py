@@ -27,12 +27,8 @@ def answer(summary: Summary, names: dict[str, Look]) -> Html:
         return tag(
             "p", "No model has a result, so nothing can be said yet", f": {why}" if why else "", ".", class_="answer"
         )
-    said = [
-        _best(verdict, names),
-        *_by_others(verdict, summary, names),
-        _others(verdict, names),
-        _cheapest(verdict, names),
-    ]
+    said = [_best(verdict, names), _others(verdict, names), _cheapest(verdict, names)]
+    said += _by_others(verdict, summary, names)
     todo = tag("p", tag("b", "What to do. "), _advice(verdict, names), class_="advice")
     return join(tag("p", join(*said, by=" "), class_="answer"), todo)
 
@@ -55,7 +51,9 @@ def _by_others(verdict: Verdict, summary: Summary, names: dict[str, Look]) -> It
         best = max(there, key=lambda line: line.figures[metric].mean)
         most, ours = best.figures[metric].mean, verdict.best.figures[metric].mean
         if most > ours:
-            yield join(f"By {metric} it is ", _bold(best, names), f": {100 * most:.2f} % against {100 * ours:.2f} %.")
+            yield join(
+                f"By {metric} the best is ", _bold(best, names), f": {100 * most:.2f} % against {100 * ours:.2f} %."
+            )
 
 
 def _others(verdict: Verdict, names: dict[str, Look]) -> Html | None:

@@ -44,7 +44,8 @@ def beside_the_best_other(gallery: Gallery, summary: Summary, names: dict[str, L
     for place, (name, top) in enumerate(zip(metrics, map(max, *tops), strict=True)):
         base = second.figures[name].mean
         if base > 0:
-            gain = f"{100 * (first.figures[name].mean / base - 1):+.1f} %"
+            more = 100 * (first.figures[name].mean / base - 1)
+            gain = f"{more:+.1f} %" if abs(more) < 100 else f"{more:+.0f} %"
             axes.annotate(gain, (place, top), (0, 3), textcoords="offset points", ha="center", fontsize=9)
     turned = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if len(metrics) > 4 else {}
     axes.set_xticks(range(len(metrics)), metrics, **turned)
