@@ -36,6 +36,11 @@ def test_every_table_is_sound(name: str) -> None:
 def test_what_the_papers_print_stands_beside_its_row() -> None:
     assert table("narm/yoochoose1_64").grid().row("hybrid-100").published == "68.32 / 28.76"
     assert table("dman/movielens-1m").grid().row("dman").published == "25.18 / 53.24 / 22.03"
+    assert table("dman/movielens-1m").grid().row("sdm").published == "23.42 / 51.26 / 20.44"
+    starred = table("dman/movielens-1m-last-segment").grid()
+    assert "latest=20" in starred.ask
+    assert starred.row("gru4rec").published == "17.69 / 43.13 / 16.90"
+    assert table("rum/instant-video").grid().row("dream").published == "1.312 / 1.652 / 1.342 / 6.097 / 1.401"
     curve = [row.settings["alpha"] for row in table("rum/instant-video-curves").grid().rows if "alpha" in row.settings]
     assert curve == [n / 10 for n in range(11)] * 2
     with pytest.raises(ConfigError, match="did you mean 'rum/instant-video'"):
@@ -84,5 +89,5 @@ def test_the_list_and_the_ledger_say_what_is_missing(tmp_path: Path, ft: Shell) 
     told = ft.well("reproduce", "--list", "--out", tmp_path, "--ledger", ledger, "--json").json
     assert told.keys() == set(names())
     assert told["rum/instant-video"]["state"] == "needs data"
-    assert told["rum/instant-video"]["rows"] == 9
+    assert told["rum/instant-video"]["rows"] == 14
     assert "Needs data: amazon-instant-video-rum." in ledger.read_text()
