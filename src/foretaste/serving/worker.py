@@ -65,7 +65,8 @@ def main() -> None:
     logs.begin(plan.service.log_level)
 
     def tell(**facts: Any) -> None:
-        os.write(pipe, json.dumps(facts).encode() + b"\n")
+        with contextlib.suppress(BrokenPipeError):  # a supervisor that was killed meanwhile: the end of stdin says so
+            os.write(pipe, json.dumps(facts).encode() + b"\n")
 
     try:
         app, store, example = build(plan)
