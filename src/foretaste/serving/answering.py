@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +15,7 @@ from foretaste.models.contract import Query, State, query_rows
 from foretaste.models.histories import numbers_of
 from foretaste.models.saved import Trained
 from foretaste.retrieval.exact import Exact
-from foretaste.serving.asks import Ask, Id
+from foretaste.serving.asks import Ask
 
 SCORE_BYTES = 64 * 2**20
 """What a block of scores may hold."""
@@ -29,8 +28,8 @@ class Asked:
     row: int
     """Of the batch of states."""
     ask: Ask
-    seen: Sequence[Id]
-    """Items to leave out beside the ask's own `exclude`."""
+    seen: Sequence[int]
+    """Numbers of items to leave out beside the ask's own `exclude`."""
 
 
 class Chooser:
@@ -44,6 +43,10 @@ class Chooser:
         """Refuse a wish that cannot be granted, before anything is taken in."""
         if not isinstance(ask.k, int) or isinstance(ask.k, bool) or ask.k < 0:
             raise ConfigError(f"k = {ask.k!r}; ask for a whole number of recommendations")
+        if ask.now is not None and not (isinstance(ask.now, int | float) and 0 <= ask.now < 1e18):
+            raise ConfigError(f"now = {ask.now!r}; expected seconds since 1970")
+        if ask.exclude:
+            numbers_of(self.trained.items, ask.exclude)
         if ask.candidates is not None:
             numbers = numbers_of(self.trained.items, ask.candidates)
             if 0 in numbers:
@@ -54,11 +57,11 @@ class Chooser:
         """Row -> its list, or what is wrong with its scores."""
         if not asked:
             return {}
+        timed = [one for one in asked if one.ask.now is not None]
+        if timed and len(timed) < len(asked):  # an answer is not to depend on whose it came together with
+            return self.best(state, timed) | self.best(state, [one for one in asked if one.ask.now is None])
         rows = torch.tensor([one.row for one in asked])  # [b]
-        now = None
-        if any(one.ask.now is not None for one in asked):
-            clock = time.time()
-            now = torch.tensor([int(clock if one.ask.now is None else one.ask.now) for one in asked])  # [b]
+        now = torch.tensor([int(one.ask.now or 0) for one in timed]) if timed else None  # [b]
         query = self.trained.model.query({name: part[rows] for name, part in state.items()}, now)  # [b, 1, ...]
         free = [place for place, one in enumerate(asked) if one.ask.candidates is None]
         bound = [[place] for place, one in enumerate(asked) if one.ask.candidates is not None]
@@ -95,7 +98,7 @@ class Chooser:
 
     def _hidden(self, asked: Sequence[Asked]) -> Tensor | None:
         """[b, X]: the numbers of what each row may not be shown, 0 where padded; None if there are none."""
-        rows = [numbers_of(self.trained.items, [*one.ask.exclude, *one.seen]) for one in asked]
+        rows = [[*numbers_of(self.trained.items, one.ask.exclude), *one.seen] for one in asked]
         width = max(map(len, rows))
         if not width:
             return None

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 import foretaste
-from foretaste.errors import ConfigError, ForetasteError, StoreError
+from foretaste.errors import ConfigError, DamagedRecordError, ForetasteError, StoreError
 from foretaste.models.choosing import Recommendations
 from foretaste.models.contract import State
 from foretaste.models.saved import Trained
@@ -33,8 +33,8 @@ from foretaste.serving.asks import Ask, Event, Id, Kept, Told
 from foretaste.serving.planning import EngineConfig, Plan, Planner
 from foretaste.serving.record import Base, Record
 from foretaste.serving.rules import Rules
-from foretaste.serving.stepping import Stepper
-from foretaste.serving.store import Change, Store
+from foretaste.serving.stepping import Row, Stepper
+from foretaste.serving.store import Change, Store, Stored
 
 TRIES = 100
 """How often an ask is begun again because somebody else wrote the user first."""
@@ -130,10 +130,9 @@ class Engine:
         if history is not None:
             row = self.planner.of_history(Ask(user=user, history=history)).row
         elif user is not None:
-            (stored,) = self.store.read([str(user)])
+            stored, row = self._replayed(user)
             if stored is None:
                 return {}
-            row = self.planner.replayed(str(user), Record.unpack(stored.record), user)
         else:
             raise ConfigError("explain: give a user or a history")
         if not row.steps:
@@ -166,21 +165,21 @@ class Engine:
         if not plans:
             return []
         with torch.inference_mode():
+            state = self.stepper.advance([plan.row for plan in plans.values()])
+            lost, failed = set[int](), set[int]()
             try:
-                state = self.stepper.advance([plan.row for plan in plans.values()])
                 lost = self._write(plans, state)
             except ForetasteError as error:  # of the store: nothing of these is acknowledged
-                for place in plans:
-                    answers[place] = error
-                return []
+                failed = {place for place, plan in plans.items() if plan.record is not None}
+                answers[:] = [error if place in failed else answer for place, answer in enumerate(answers)]
             wishes = [
                 Asked(row, asks[place], plans[place].seen)
                 for row, place in enumerate(plans)
-                if asks[place].k and place not in lost
+                if asks[place].k and place not in lost and place not in failed
             ]
             lists = self.chooser.best(state, wishes)
         for row, (place, plan) in enumerate(plans.items()):
-            if place in lost:
+            if place in lost or place in failed:
                 continue
             found = lists.get(row)
             if isinstance(found, ForetasteError):
@@ -196,27 +195,49 @@ class Engine:
     def _plans(self, places: Sequence[int], asks: Sequence[Ask], answers: Answers) -> dict[int, Plan]:
         """What to do for each ask; one that cannot be granted has its error for an answer."""
         plans: dict[int, Plan] = {}
-        keys = list(filter(None, (_key(asks[place]) for place in places)))
-        try:
-            stored = dict(zip(keys, self.store.read(keys), strict=True)) if keys else {}
-        except ForetasteError as error:
-            if len(places) > 1:  # it may be one damaged record: the others are not to suffer
-                return {k: v for place in places for k, v in self._plans([place], asks, answers).items()}
-            answers[places[0]] = error
-            return {}
+        stored = self._read([key for place in places if (key := _key(asks[place]))])
         for place in places:
             ask, key = asks[place], _key(asks[place])
             try:
                 self.chooser.check(ask)
                 if ask.events and (ask.user is None or ask.history is not None):
                     raise ConfigError("events are taken in for a user, and not beside a history without state")
-                plan = self.planner.of_user(ask, key, stored[key]) if key else self.planner.of_history(ask)
+                if ask.user == "":
+                    raise ConfigError("user = ''; a user has a name")
+                found = stored.get(key)
+                if isinstance(found, ForetasteError):
+                    raise found
+                plan = self.planner.of_user(ask, key, found) if key else self.planner.of_history(ask)
                 if plan.row.state is not None and len(plan.row.state) != self.stepper.layout.bytes:
                     raise StoreError(f"the state of user {key!r} has {len(plan.row.state)} bytes: it is damaged")
                 plans[place] = plan
             except ForetasteError as error:
                 answers[place] = error
         return plans
+
+    def _read(self, keys: Sequence[str]) -> dict[str, Stored | ForetasteError | None]:
+        """Each user's record, or why it cannot be had."""
+        try:
+            return dict(zip(keys, self.store.read(keys), strict=True)) if keys else {}
+        except DamagedRecordError as error:  # the others are not to suffer
+            if error.user in keys:
+                return {error.user: error, **self._read([key for key in keys if key != error.user])}
+            return dict.fromkeys(keys, error)
+        except ForetasteError as error:
+            return dict.fromkeys(keys, error)
+
+    def _replayed(self, user: Id) -> tuple[Stored | None, Row]:
+        """A user's record and the row that leads to its state. Record and base are two reads: of one version both."""
+        row = Row(None, 0, [])
+        for _ in range(TRIES):
+            (stored,) = self.store.read([str(user)])
+            if stored is None:
+                return None, row
+            row = self.planner.replayed(str(user), Record.unpack(stored.record), user)
+            (again,) = self.store.read([str(user)])
+            if again == stored:
+                return stored, row
+        raise StoreError(f"the user was written by others {TRIES} times in between; try again")
 
     def _write(self, plans: dict[int, Plan], state: State) -> set[int]:
         """Write the new records; gives the asks that somebody else was faster than."""

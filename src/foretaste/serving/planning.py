@@ -6,12 +6,12 @@ put in its place among them, and the state is made again from the base: it equal
 
 from __future__ import annotations
 
-import math
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from foretaste.config import Config
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, NeedsError
 from foretaste.serving.asks import Ask, Event, Id, Outcome
+from foretaste.serving.ids import sent
 from foretaste.serving.record import Base, Record, digest
 from foretaste.serving.rules import Edge, Happened, Rules, Step, walk
 from foretaste.serving.states import Precision
@@ -65,8 +66,8 @@ class Plan:
     """What the event after the new base is cut by."""
     outcomes: tuple[Outcome, ...] = ()
     unknown: tuple[Id, ...] = ()
-    seen: Sequence[Id] = ()
-    """Items of the history, where they are to be left out."""
+    seen: Sequence[int] = ()
+    """Numbers of the items of the history, where they are to be left out."""
     again: bool = False
     """The state is made again from the events kept."""
 
@@ -76,7 +77,7 @@ class Planner:
 
     def __init__(self, stepper: Stepper, rules: Rules, config: EngineConfig, read_base: Callable[[str], bytes]) -> None:
         self.stepper, self.rules, self.config = stepper, rules, config
-        self.items: Vocabulary = stepper.trained.items
+        self.items = as_kept(stepper.trained.items)
         self._read_base = read_base
 
     def of_history(self, ask: Ask) -> Plan:
@@ -87,7 +88,7 @@ class Planner:
         events = [self._happened(event, now, 0) for event in history]
         events.sort(key=lambda event: event.time)
         steps = [step for step, _ in walk(self.rules, self.items, Edge(), events)]
-        seen = [event.item for event in events] if ask.leave_out_seen else ()
+        seen = self._numbers(events) if ask.leave_out_seen else ()
         return Plan(self.stepper.row(None, self.number(ask.user), steps), unknown=self._unknown(history), seen=seen)
 
     def of_user(self, ask: Ask, key: str, stored: Stored | None) -> Plan:
@@ -109,14 +110,13 @@ class Planner:
                 record.begun = edge.begun
             plan = Plan(self.stepper.row(record.state or None, number, steps), outcomes=tuple(outcomes))
         plan.key, plan.version, plan.unknown = key, version, self._unknown(ask.events)
+        if again or events:
+            if len(record) > self.config.history + self.config.slack:
+                self._drop(plan, record, number, key)
+            record.remember(digests, int(now), self.config.window_ids, 86_400 * self.config.window_days)
+            plan.record = record
         if ask.leave_out_seen:
-            plan.seen = [event.item for event in record.events()]
-        if not again and not events:
-            return plan
-        if len(record) > self.config.history + self.config.slack:
-            self._drop(plan, record, number, key)
-        record.remember(digests, int(now), self.config.window_ids, 86_400 * self.config.window_days)
-        plan.record = record
+            plan.seen = self._numbers(record.events())
         return plan
 
     def replayed(self, key: str, record: Record, user: Id) -> Row:
@@ -131,7 +131,8 @@ class Planner:
         if user is None or users is None or not self.stepper.trained.model.n_users:
             return 0
         text = str(user)
-        other: Id = int(text) if isinstance(user, str) and text.removeprefix("-").isdecimal() else text
+        whole = isinstance(user, str) and len(text) < 20 and text.removeprefix("-").isdecimal()
+        other: Id = int(text) if whole and str(int(text)) == text else text
         return users.number(user) or users.number(other)
 
     def _new(
@@ -141,13 +142,17 @@ class Planner:
         new: list[Happened] = []
         outcomes: list[Outcome] = []
         digests: list[bytes] = []
+        newest = record.newest if len(record) else 0
         for event in events:
+            if event.id is not None and not isinstance(event.id, str):
+                raise ConfigError(f"id = {event.id!r}; the id of an event is a text")
             short = None if event.id is None else digest(event.id)
             if short is not None and (short in digests or record.knows(short)):
                 outcomes.append("duplicate")
                 continue
-            newest = new[-1].time if new else record.newest if len(record) else 0
-            new.append(self._happened(event, now, newest))
+            happened = self._happened(event, now, newest)
+            newest = max(newest, happened.time)
+            new.append(happened)
             outcomes.append("applied")
             if short is not None:
                 digests.append(short)
@@ -155,22 +160,35 @@ class Planner:
 
     def _happened(self, event: Event, now: float, newest: int) -> Happened:
         """An event, checked; one without a time has just happened, and is never older than the newest."""
-        for what, value in (("item", event.item), ("session", event.session)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | str)):
-                raise ConfigError(f"{what} = {value!r}; ids are texts or whole numbers")
+        item, session = self._kept(event.item), event.session
+        if session is not None and type(session) not in (str, int):
+            raise ConfigError(f"session = {session!r}; ids are texts or whole numbers")
         if event.time is None:
-            return Happened(event.item, max(round(now * 1000), newest), event.session)
-        if not (math.isfinite(event.time) and event.time >= 0):
+            return Happened(item, max(round(now * 1000), newest), session)
+        if not (isinstance(event.time, int | float) and 0 <= event.time < 1e300):
             raise ConfigError(f"time = {event.time!r}; expected seconds since 1970")
         if event.time > now + self.config.ahead:
             raise ConfigError(
                 f"time = {event.time!r} lies {event.time - now:,.0f} s ahead of this machine's clock, at most "
                 f"{self.config.ahead:,.0f} are taken; is it in milliseconds?"
             )
-        return Happened(event.item, round(event.time * 1000), event.session)
+        return Happened(item, round(event.time * 1000), session)
 
     def _unknown(self, events: Sequence[Event]) -> tuple[Id, ...]:
-        return tuple(event.item for event in events if not self.items.number(event.item))
+        return tuple(one.item for one in events if type(one.item) in (str, int) and not self.items.number(one.item))
+
+    def _kept(self, item: Any) -> Id:
+        """The id by which an item is kept: its own, or, where the log's ids are of another type, its text."""
+        if type(item) in (str, int):
+            return item  # type: ignore[no-any-return]
+        number = 0 if isinstance(item, bool) else self.stepper.trained.items.number(item)
+        if not number:
+            raise ConfigError(f"item = {item!r}; ids are texts or whole numbers")
+        return self.items.ids[number - 1]  # type: ignore[no-any-return]
+
+    def _numbers(self, events: Iterable[Happened]) -> list[int]:
+        """The items among them that the recommender knows, by number."""
+        return [number for event in events if (number := self.items.number(event.item))]
 
     def _walked(self, edge: Edge, events: Sequence[Happened]) -> tuple[list[Step], Edge]:
         walked = list(walk(self.rules, self.items, edge, events))
@@ -218,3 +236,8 @@ class Planner:
             state, edge = base.state, base.edge
         steps, plan.edge = self._walked(edge, record.drop_oldest(len(record) - self.config.history))
         plan.base = self.stepper.row(state, number, steps)
+
+
+def as_kept(items: Vocabulary) -> Vocabulary:
+    """The items by the ids under which they are kept: dates, UUIDs and the like as texts."""
+    return items if {type(raw) for raw in items.ids} <= {str, int} else Vocabulary(list(map(sent, items.ids)))

@@ -32,7 +32,7 @@ BASE = struct.Struct("<BB16sII")
 def line_of(event: Happened) -> bytes:
     """An event without its time."""
     value = event.item if event.session is None else [event.item, event.session]
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
 def event_of(line: bytes, time: int) -> Happened:
@@ -44,7 +44,7 @@ def event_of(line: bytes, time: int) -> Happened:
 
 def digest(event_id: str) -> bytes:
     """What is kept of an event's id."""
-    return hashlib.blake2b(event_id.encode(), digest_size=8).digest()
+    return hashlib.blake2b(event_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 @dataclass(slots=True)
@@ -111,6 +111,7 @@ class Record:
         if not fresh:
             return
         every = self.digests + fresh
+        now = max(now, int.from_bytes(self.arrivals[-4:], "little"))  # another machine's clock may go before ours
         arrivals = np.frombuffer(self.arrivals + np.full(len(fresh) // 8, now, np.uint32).tobytes(), np.uint32)
         first = max(len(arrivals) - ids, int(np.searchsorted(arrivals, max(0, now - seconds))), 0)
         self.digests, self.arrivals = every[8 * first :], arrivals[first:].tobytes()

@@ -110,7 +110,10 @@ class Service:
     async def user(self, user: str) -> bytes:
         """What is held of a user."""
         kept = await self._kept(user)
-        events = [self.items.shown(event.item, time=event.time, session=event.session) for event in kept.events]
+        events = [
+            self.items.shown(self.items.meant(event.item), time=event.time, session=event.session)
+            for event in kept.events
+        ]
         facts = {name: getattr(kept, name) for name in ("seen", "beyond", "remembered", "bytes", "state")}
         return _json({"user": sent(kept.user), "events": events, **facts})
 

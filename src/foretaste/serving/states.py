@@ -48,8 +48,9 @@ class Layout:
 
     def unpack(self, values: Sequence[bytes]) -> State:
         """The states of some users as one batch."""
-        if any(len(value) != self.bytes for value in values):
-            raise StoreError(f"a state of {len(values[0])} bytes, expected {self.bytes}: it is another model's")
+        for value in values:
+            if len(value) != self.bytes:
+                raise StoreError(f"a state of {len(value)} bytes, expected {self.bytes}: it is another model's")
         whole = np.frombuffer(b"".join(values), np.uint8).reshape(len(values), self.bytes)  # [B, bytes]
         state: dict[str, Tensor] = {}
         first = 0
