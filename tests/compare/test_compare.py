@@ -186,6 +186,7 @@ def test_words_that_mean_nothing_are_refused(clicks: Path, tmp_path: Path, ft: S
         (("compare", clicks, *out, "--budget", "0"), "trials"),
         (("compare", clicks, *out, "--workers", "0", "--models", "pop"), "workers = 0"),
         (("tune", clicks, "--model", "narn", "--out", tmp_path / "a.toml"), "did you mean 'narm'"),
+        (("tune", clicks, "--model", "pop", "--out", tmp_path / "a.toml", "--workers", "0"), "workers = 0"),
     ):
         ran = ft(*words)
         assert ran.status == 2, words
@@ -195,6 +196,7 @@ def test_words_that_mean_nothing_are_refused(clicks: Path, tmp_path: Path, ft: S
 def test_tune_writes_a_recipe_that_train_reads(clicks: Path, tmp_path: Path, ft: Shell) -> None:
     recipe = tmp_path / "best.toml"
     search = ("tune", clicks, "--model", "bpr-mf", "--out", recipe, "--trials", "3", "--set", "epochs=2")
+    search += ("--workers", "2")
     told = ft.well(*search, "--json").json
     assert len(told["tried"]) == 3
     best = max(told["tried"], key=lambda trial: trial["score"])
@@ -207,15 +209,8 @@ def test_tune_writes_a_recipe_that_train_reads(clicks: Path, tmp_path: Path, ft:
     assert facts["trained_with"]["learning_rate"] == best["change"]["learning_rate"]
 
 
-def test_trials_at_once_are_the_same_whoever_is_quicker(clicks: Path, tmp_path: Path, ft: Shell) -> None:
-    """Two processes, twice: the same trials. Exactly named ones are what one process finds of them."""
-    search = ("tune", clicks, "--model", "bpr-mf", "--trials", "5", "--set", "epochs=3", "--set", "embedding_size=8")
-    found = [
-        ft.well(*search, "--out", tmp_path / f"{n}.toml", "--workers", "2", "--json").json["tried"] for n in range(2)
-    ]
-    plain = [[{**trial, "seconds": 0} for trial in each] for each in found]
-    assert plain[0] == plain[1]
-    assert len({named(trial["change"]) for trial in plain[0]}) == 5
+def test_trials_at_once_are_what_one_process_finds(clicks: Path, tmp_path: Path) -> None:
+    """And what goes wrong in a process is told here."""
     log, tries = Prepared.open(clicks), ({"l2": 0.0}, {"l2": 0.1}, {"l2": 0.01, "learning_rate": -1.0})
     row = Row(name="bpr-mf", model="bpr-mf", settings={"epochs": 2, "embedding_size": 4}, tries=tries[:2])
     grid = Place(tmp_path / "tries").begin(Grid(title="", rows=(row,)))
@@ -241,7 +236,7 @@ def test_trials_at_once_are_the_same_whoever_is_quicker(clicks: Path, tmp_path: 
     assert "trial 1" in told
 
 
-def test_a_search_with_more_workers_than_models_makes_trials_at_once(
+def test_more_workers_than_models_make_trials_at_once(
     clicks: Path, tmp_path: Path, ft: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from foretaste.compare import run
@@ -249,14 +244,24 @@ def test_a_search_with_more_workers_than_models_makes_trials_at_once(
     real, seen = subprocess.Popen, []
 
     def watched(command: list[str], **options: Any) -> Any:
-        seen.append(command[-1])
+        if "foretaste.compare.cell" in command:
+            seen.append(int(command[-1]))
+            command = ["echo", '{"failed": "not made here"}']
         return real(command, **options)
 
     monkeypatch.setattr(run.subprocess, "Popen", watched)
-    words = ("--models", "pop,bpr-mf", "--set", "epochs=2", "--budget", "3", "--seeds", "1", "--workers", "4")
+    words = ("compare", clicks, "--models", "pop,bpr-mf", "--seeds", "1")
+    for workers, budget, at_once in (("1", "3", 1), ("3", "3", 1), ("5", "3", 2), ("5", "1", 1)):
+        seen.clear()
+        ft(*words, "--out", tmp_path / f"{workers}-{budget}", "--workers", workers, "--budget", budget)
+        assert seen == [at_once, at_once]
+
+
+@pytest.mark.slow
+def test_a_cell_makes_trials_at_once(clicks: Path, tmp_path: Path, ft: Shell) -> None:
+    words = ("--models", "bpr-mf", "--set", "epochs=1", "--budget", "2", "--seeds", "1", "--workers", "2")
     found = ft.well("compare", clicks, "--out", tmp_path / "out", *words, "--json").json
-    assert seen == ["2", "2"]  # four workers, two rows
     cell = Place(tmp_path / "out").read("bpr-mf", 0)
     assert cell is not None
-    assert len(cell["tried"]) == 3
+    assert len({named(trial["change"]) for trial in cell["tried"]}) == 2
     assert found["rows"]["bpr-mf"]["chosen"] == max(cell["tried"], key=lambda trial: trial["score"])["change"]

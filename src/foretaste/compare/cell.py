@@ -98,6 +98,7 @@ def tune(
     plain = bench.recommender({})
     if plain.kind.learns == "counts" and not row.tries and row.trials == 1:
         return [], Trial({}, float("nan"))  # nothing to choose, not even the number of passes
+    crew = None if max(len(row.tries), row.trials) == 1 else crew
     number, at_once = itertools.count(1), 1 if crew is None else crew.count
 
     def train(change: Settings, stop: Stop) -> Trial:

@@ -65,7 +65,7 @@ def run(
         grid = grid.with_(rows=tuple(grid.row(name) for name in only), reference="")
     first, *others = sorted(grid.seeds)
     choosing = sum(row.trials > 1 or len(row.tries) > 1 for row in grid.rows)
-    how = How(data, threads, device, max(1, workers // max(1, choosing)), finished)
+    how = How(data, threads, device, max(1, workers // choosing) if choosing else 1, finished)
     with _alone(place.folder):
         board = Board(place, grid, out)
         for job in board.all:
