@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from foretaste.serving.supervisor import listen
+from foretaste.serving.worker import Plan
 from tests.serving.killing import differences, measure
+from tests.serving.small import small_trained
 
 SENT = [(5, 100.0), (7, 160.0), (9, 220.0)]
 
@@ -23,6 +29,19 @@ def test_the_comparison_sees_what_is_lost_doubled_made_up_or_out_of_order() -> N
     assert differences("u1", SENT, kept(*SENT, (8, 1.0), seen=3)) == ["u1: (8, 1.0) was never sent"]
     assert differences("u1", SENT, kept(*SENT[::-1])) == ["u1: the events are not in the order of their times"]
     assert differences("u1", SENT, kept(*SENT, seen=4)) == ["u1: 4 events are said to be taken in, 3 were"]
+
+
+def test_a_worker_whose_supervisor_was_killed_while_it_started_stops_without_a_fault(tmp_path: Path) -> None:
+    plan = Plan(run=small_trained().save(tmp_path / "run"), store=str(tmp_path / "store"))
+    reading, writing = os.pipe()
+    os.close(reading)
+    with listen("127.0.0.1", 0) as listening:
+        descriptors = listening.fileno(), writing
+        command = [sys.executable, "-m", "foretaste.serving.worker", *map(str, descriptors)]
+        line = json.dumps(plan.as_dict()).encode() + b"\n"
+        done = subprocess.run(command, input=line, pass_fds=descriptors, capture_output=True, timeout=120)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.slow
