@@ -69,8 +69,8 @@ def table(found: Mapping[str, Any]) -> str:
         "events, `kill -9` at random moments; then every event compared with what is kept, and every state with a "
         f"replay. {found['machine']}. Made by `python benchmarks/serving_kills.py`.",
         "",
-        "| model | kills | of a worker, the supervisor, all | users | acknowledged events | answers lost "
-        "| of them taken in already | before a kill, median | lost, twice, or otherwise wrong |",
+        "| model | kills | of a worker, the supervisor, all | users | acknowledged events | tries without an answer "
+        "| found taken in when sent again | acknowledged between kills, median | lost, twice, or otherwise wrong |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, one in found["models"].items():

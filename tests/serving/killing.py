@@ -187,7 +187,7 @@ def measure(name: str, kills: int, seed: int, folder: Path) -> dict[str, Any]:
         stop.set()
         wait(service, lambda: not any(sender.is_alive() for sender in senders))
         sent = {f"u{user}": count for sender in senders for user, count in sender.sent.items() if count}
-        kept = {user: read(service.port, user) for user in sent}
+        kept = {user: read(service, user) for user in sent}
         service.stop()
     finally:
         stop.set()
@@ -225,14 +225,24 @@ def wait(service: Service, done: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def read(port: int, user: str) -> dict[str, Any]:
-    """What the service says that it holds of a user."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request("GET", f"/users/{user}")
-    answer = connection.getresponse()
-    facts: dict[str, Any] = json.loads(answer.read())
-    connection.close()
-    return facts if answer.status == 200 else {"events": [], "seen": 0}
+def read(service: Service, user: str) -> dict[str, Any]:
+    """What the service says that it holds of a user; it may still be starting after the last kill."""
+    found: dict[str, Any] = {}
+
+    def answered() -> bool:
+        connection = HTTPConnection("127.0.0.1", service.port, timeout=60)
+        with suppress(OSError, HTTPException):
+            connection.request("GET", f"/users/{user}")
+            answer = connection.getresponse()
+            if answer.status == 404:
+                found.update(events=[], seen=0)
+            elif answer.status == 200:
+                found.update(json.loads(answer.read()))
+        connection.close()
+        return bool(found)
+
+    wait(service, answered)
+    return found
 
 
 def differences(user: str, sent: Sequence[Sent], kept: Mapping[str, Any]) -> list[str]:
