@@ -19,6 +19,7 @@ from foretaste.serving.asks import Ask, Event, Told
 from foretaste.serving.engine import Engine
 from foretaste.serving.ids import Names
 from foretaste.serving.planning import EngineConfig
+from foretaste.serving.record import Record, digest
 from foretaste.serving.store import Change, MemoryStore, Stored
 from tests.battery import N_ITEMS, make
 from tests.serving.small import small_app, small_trained
@@ -209,3 +210,26 @@ def test_items_of_other_types_over_http() -> None:
         assert {one["item"] for one in answer["recommendations"]} == {str(raw[0]), str(raw[2])}
         (kept,) = client.get("/users/ann").json()["events"]
         assert (kept["item"], kept["title"]) == (str(raw[1]), "Milk")
+
+
+def test_half_precision_keeps_what_is_as_low_as_can_be_finite() -> None:
+    """The level of LSAMN's sums before the first known event."""
+    engine = engine_of("lsamn", precision="float16")
+    engine.ask(Ask("u1", [Event("never seen", START)]))
+    state = engine.state("u1")
+    assert state is not None
+    assert all(bool(part.isfinite().all()) for part in state.values())
+    assert float(state["level"]) == -65504
+
+
+def test_ids_leave_the_window_by_number_and_by_age() -> None:
+    record = Record(b"m" * 16, b"")
+    for now, name in ((100, "a"), (200, "b"), (201, "c"), (299, "d")):
+        record.remember([digest(name)], now, 3, 100.0)
+    assert [record.knows(digest(name)) for name in "abcd"] == [False, True, True, True]
+    record.remember([digest("e")], 301, 3, 100.0)
+    assert [record.knows(digest(name)) for name in "abcde"] == [False, False, True, True, True]
+    record.remember([digest("f"), digest("g")], 350, 9, 50.0)
+    assert [record.knows(digest(name)) for name in "cdefg"] == [False, False, True, True, True]
+    assert (len(record.digests), len(record.arrivals)) == (24, 12)
+    assert Record.unpack(record.pack()) == record

@@ -30,4 +30,4 @@ class Exact:
             return self.model.score(query, pool)[:, 0]  # [B, C]
         assert isinstance(query, Tensor)
         scores = query[:, 0] @ self._columns  # [B, I]
-        return scores if self._bias is None else scores + self._bias
+        return scores if self._bias is None else scores.add_(self._bias)

@@ -60,16 +60,19 @@ class Chooser:
         timed = [one for one in asked if one.ask.now is not None]
         if timed and len(timed) < len(asked):  # an answer is not to depend on whose it came together with
             return self.best(state, timed) | self.best(state, [one for one in asked if one.ask.now is None])
-        rows = torch.tensor([one.row for one in asked])  # [b]
+        rows = [one.row for one in asked]
+        if rows != list(range(len(next(iter(state.values()))))):
+            state = {name: part[torch.tensor(rows)] for name, part in state.items()}  # {[b, ...]}
         now = torch.tensor([int(one.ask.now or 0) for one in timed]) if timed else None  # [b]
-        query = self.trained.model.query({name: part[rows] for name, part in state.items()}, now)  # [b, 1, ...]
+        query = self.trained.model.query(state, now)  # [b, 1, ...]
         free = [place for place, one in enumerate(asked) if one.ask.candidates is None]
         bound = [[place] for place, one in enumerate(asked) if one.ask.candidates is not None]
         step = max(1, SCORE_BYTES // (4 * self.trained.model.n_items))
         out: dict[int, Recommendations | ForetasteError] = {}
         for block in [*(free[first : first + step] for first in range(0, len(free), step)), *bound]:
             wishes = [asked[place] for place in block]
-            answers = self._block(query_rows(query, torch.tensor(block)), wishes)
+            part = query if len(block) == len(asked) else query_rows(query, torch.tensor(block))
+            answers = self._block(part, wishes)
             out.update({one.row: answer for one, answer in zip(wishes, answers, strict=True)})
         return out
 

@@ -244,8 +244,10 @@ class Engine:
         changed = [(row, place) for row, place in enumerate(plans) if plans[place].record is not None]
         if not changed:
             return set()
-        rows = torch.tensor([row for row, _ in changed])
-        states = self.stepper.layout.pack({name: part[rows] for name, part in state.items()})
+        if len(changed) < len(plans):
+            rows = torch.tensor([row for row, _ in changed])
+            state = {name: part[rows] for name, part in state.items()}
+        states = self.stepper.layout.pack(state)
         based = [place for _, place in changed if plans[place].base is not None]
         bases = dict(zip(based, self.stepper.packed([b for p in based if (b := plans[p].base)]), strict=True))
         changes = []

@@ -22,6 +22,7 @@ from foretaste.errors import StoreError
 from foretaste.serving.rules import Edge, Happened
 
 FORMAT = 1
+ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 HEADER = struct.Struct("<BB16sQQIIII")
 """Format, is the open session begun, model, events seen, events beyond, bytes of state and lines, numbers of events
 and ids."""
@@ -32,12 +33,12 @@ BASE = struct.Struct("<BB16sII")
 def line_of(event: Happened) -> bytes:
     """An event without its time."""
     value = event.item if event.session is None else [event.item, event.session]
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return ENCODE(value).encode("utf-8", "surrogatepass")
 
 
 def event_of(line: bytes, time: int) -> Happened:
     """Back from its line."""
-    value = json.loads(line)
+    value = json.loads(line.decode("utf-8", "surrogatepass"))
     item, session = value if isinstance(value, list) else (value, None)
     return Happened(item, time, session)
 
@@ -110,11 +111,14 @@ class Record:
         fresh = b"".join(digests)
         if not fresh:
             return
-        every = self.digests + fresh
         now = max(now, int.from_bytes(self.arrivals[-4:], "little"))  # another machine's clock may go before ours
-        arrivals = np.frombuffer(self.arrivals + np.full(len(fresh) // 8, now, np.uint32).tobytes(), np.uint32)
-        first = max(len(arrivals) - ids, int(np.searchsorted(arrivals, max(0, now - seconds))), 0)
-        self.digests, self.arrivals = every[8 * first :], arrivals[first:].tobytes()
+        self.digests += fresh
+        self.arrivals += now.to_bytes(4, "little") * (len(fresh) // 8)
+        gone = max(len(self.digests) // 8 - ids, 0)
+        if int.from_bytes(self.arrivals[:4], "little") < now - seconds:
+            gone = max(gone, int(np.searchsorted(np.frombuffer(self.arrivals, np.uint32), now - seconds)))
+        if gone:
+            self.digests, self.arrivals = self.digests[8 * gone :], self.arrivals[4 * gone :]
 
     def drop_oldest(self, count: int) -> list[Happened]:
         """Let go of the oldest events, and give them."""

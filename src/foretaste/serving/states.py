@@ -36,7 +36,10 @@ class Layout:
         """One value a user."""
         columns = []
         for name, shape, _ in self.parts:
-            part = state[name].to(self.stored[name])  # [B, ...]
+            part, kind = state[name], self.stored[name]  # [B, ...]
+            if kind != part.dtype and kind.is_floating_point:  # what is as low as can be stays so, and finite
+                part = part.clamp(torch.finfo(kind).min, torch.finfo(kind).max)
+            part = part.to(kind)
             if tuple(part.shape[1:]) != shape:
                 raise StoreError(
                     f"the state's '{name}' has {tuple(part.shape[1:])}, not {shape}: its model is at fault"
