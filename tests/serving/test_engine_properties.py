@@ -94,14 +94,16 @@ class Reference:
         out: list[int] = []
         for place, event in enumerate(events):
             before = events[place - 1] if place else None
-            out.append(out[-1] + self._begins(before, event) if before else 0)
+            out.append(out[-1] + self._begins(before, event, place) if before else 0)
         return out
 
-    def _begins(self, before: Event, event: Event) -> bool:
+    def _begins(self, before: Event, event: Event, place: int) -> bool:
         if before.session is not None and event.session is not None:
             return before.session != event.session
         if self.rules.sessions == "none":
             return False
+        if self.rules.sessions == "count":
+            return place % self.rules.events == 0
         assert before.time is not None
         assert event.time is not None
         if self.rules.sessions == "day":
@@ -242,8 +244,9 @@ configs = st.builds(
     window_ids=st.sampled_from([0, 1, 3, 1000]),
     rules=st.builds(
         Rules,
-        sessions=st.sampled_from(["gap", "day", "none", "given"]),
+        sessions=st.sampled_from(["gap", "day", "count", "none", "given"]),
         gap=st.sampled_from([600.0, 250.25]),
+        events=st.integers(1, 4),
         utc_offset=st.sampled_from([0.0, -5.5]),
         repeats=st.sampled_from(["keep", "collapse"]),
     ),

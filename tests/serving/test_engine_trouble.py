@@ -8,10 +8,12 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pytest
 import torch
 from fastapi.testclient import TestClient
 
+from foretaste.data.events import EventLog
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, DamagedRecordError, StoreError
 from foretaste.models.saved import Trained
@@ -20,6 +22,7 @@ from foretaste.serving.engine import Engine
 from foretaste.serving.ids import Names
 from foretaste.serving.planning import EngineConfig
 from foretaste.serving.record import Record, digest
+from foretaste.serving.rules import Edge, Happened, Rules, walk
 from foretaste.serving.store import Change, MemoryStore, Stored
 from tests.battery import N_ITEMS, make
 from tests.serving.small import small_app, small_trained
@@ -233,3 +236,28 @@ def test_ids_leave_the_window_by_number_and_by_age() -> None:
     assert [record.knows(digest(name)) for name in "cdefg"] == [False, False, True, True, True]
     assert (len(record.digests), len(record.arrivals)) == (24, 12)
     assert Record.unpack(record.pack()) == record
+
+
+CUTS: list[dict[str, Any]] = [{"gap": 600}, {"per": "day", "utc_offset": 5.5}, {"events": 7}, {}]
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+@pytest.mark.parametrize("repeats", ["keep", "collapse"])
+def test_the_service_cuts_as_the_log_was_cut(cut: dict[str, Any], repeats: Any) -> None:
+    """The rules that a log writes down are read by the service, and give the sessions of the log."""
+    rng = np.random.default_rng(0)
+    items = [f"i{n}" for n in rng.integers(1, 4, 60)]
+    times = (START + np.cumsum(rng.choice([5, 600, 601, 40_000], 60))).tolist()
+    log = EventLog.read(
+        {"user": ["u1"] * 60, "item": items, "time": times}, user="user", item="item", time="time", repeats=repeats
+    )
+    log = log.sessions(**cut) if cut else log._collapsed()
+    found = log.db.execute(f'SELECT row, "session" FROM {log.table} ORDER BY row').fetchall()
+    assert (len(found) < 60) == (repeats == "collapse")
+    rules = Rules.of_recommender({"data": {"rules": log.rules}})
+    events = [Happened(item, 1000 * time) for item, time in zip(items, times, strict=True)]
+    steps = [step for step, _ in walk(rules, Vocabulary(["i1", "i2", "i3"]), Edge(), events)]
+    first = found[0][0]
+    assert [place for place, step in enumerate(steps) if step.number] == [row - first for row, _ in found]
+    begins = [n == 0 or found[n - 1][1] != session for n, (_, session) in enumerate(found)]
+    assert [step.start for step in steps if step.number] == begins

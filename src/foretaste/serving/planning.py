@@ -200,7 +200,10 @@ class Planner:
         if not value:
             return None
         base = Base.unpack(value)
-        return base if base.model == self.stepper.fingerprint else replace(base, state=b"", edge=Edge(base.edge.last))
+        edge = replace(base.edge, count=record.seen - len(record))
+        if base.model == self.stepper.fingerprint:
+            return replace(base, edge=edge)
+        return replace(base, state=b"", edge=replace(edge, begun=False))
 
     def _again(
         self, record: Record, events: Sequence[Happened], outcomes: list[Outcome], number: int, key: str

@@ -87,7 +87,7 @@ class Record:
     @property
     def edge(self) -> Edge:
         """What the next event is cut by."""
-        return Edge(self.last, self.begun)
+        return Edge(self.last, self.begun, self.seen)
 
     def events(self) -> list[Happened]:
         """All events kept, the oldest first."""
@@ -154,7 +154,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The state before the oldest event kept, and what that event is cut by."""
+    """The state before the oldest event kept, and what that event is cut by, but for the count of events."""
 
     model: bytes
     state: bytes

@@ -24,13 +24,15 @@ DAY = 86_400_000
 class Rules(Config):
     """How the training log was cut."""
 
-    sessions: Literal["gap", "day", "given", "none"] = "gap"
-    """A new session after an idle gap, at midnight, where the log named one, or never. Events of a log that named its
-    sessions and come without a name now are cut by the gap."""
+    sessions: Literal["gap", "day", "count", "given", "none"] = "gap"
+    """A new session after an idle gap, at midnight, after so many events, where the log named one, or never. Events of
+    a log that named its sessions and come without a name now are cut by the gap."""
     gap: float = Field(1800.0, gt=0, allow_inf_nan=False)
     """Seconds; more than this between two events begins a session."""
     utc_offset: float = Field(0.0, gt=-24, lt=24)
     """Where the calendar's day begins, in hours east of Greenwich."""
+    events: int = Field(20, ge=1)
+    """Of one session, where they are counted: from the first event of a user that the service is told."""
     repeats: Literal["keep", "collapse"] = "keep"
     """Collapse: the model is not given an event of the same item as the one before it in the session."""
 
@@ -57,6 +59,8 @@ class Edge:
     last: Happened | None = None
     begun: bool = False
     """Has the model been given an event of the open session?"""
+    count: int = 0
+    """Events so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +77,16 @@ class Step:
     """Seconds."""
 
 
-def opens(rules: Rules, before: Happened | None, event: Happened) -> bool:
-    """Does this event begin a session?"""
+def opens(rules: Rules, before: Happened | None, event: Happened, count: int) -> bool:
+    """Does this event, before which there were so many, begin a session?"""
     if before is None:
         return True
     if event.session is not None and before.session is not None:
         return event.session != before.session
     if rules.sessions == "none":
         return False
+    if rules.sessions == "count":
+        return count % rules.events == 0
     if rules.sessions == "day":
         shift = round(rules.utc_offset * 3_600_000)
         return (event.time + shift) // DAY != (before.time + shift) // DAY
@@ -90,11 +96,11 @@ def opens(rules: Rules, before: Happened | None, event: Happened) -> bool:
 def walk(rules: Rules, items: Vocabulary, edge: Edge, events: Iterable[Happened]) -> Iterator[tuple[Step, Edge]]:
     """Each event as the model is given it, and what is known after it."""
     last, begun = edge.last, edge.begun
-    for event in events:
-        new = opens(rules, last, event)
+    for count, event in enumerate(events, edge.count):
+        new = opens(rules, last, event, count)
         again = rules.repeats == "collapse" and not new and last is not None and last.item == event.item
         number = 0 if again else items.number(event.item)
         begun = begun and not new
         step = Step(number, bool(number) and not begun, new, event.time // 1000)
         last, begun = event, begun or bool(number)
-        yield step, Edge(last, begun)
+        yield step, Edge(last, begun, count + 1)
