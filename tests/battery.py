@@ -30,7 +30,8 @@ CASES = [(name, variant) for name in MODELS for variant in VARIANTS[name]]
 N_ITEMS, N_USERS = 30, 9
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 
-every_model = pytest.mark.parametrize(("name", "variant"), CASES, ids=[f"{n}-{v}" if v else n for n, v in CASES])
+IDS = [f"{name}-{variant}" if variant else name for name, variant in CASES]
+every_model = pytest.mark.parametrize(("name", "variant"), CASES, ids=IDS)
 
 
 def skip_unless_applicable(name: str, part: str) -> None:
@@ -141,8 +142,15 @@ def test_every_model_is_in_the_battery() -> None:
         assert kind.masters or "learning" in kind.not_applicable
 
 
-@every_model
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
+@pytest.mark.parametrize(
+    ("name", "variant", "dtype"),
+    [  # what a form gets wrong shows in double, whose bound is the tighter; how variants round waits for `make slow`
+        pytest.param(*case, dtype, id=f"{label}-{kind}", marks=[pytest.mark.slow] if kind == "single" and late else [])
+        for kind, dtype in (("double", torch.float64), ("single", torch.float32))
+        for case, label in zip(CASES, IDS, strict=True)
+        for late in [case[1] is not VARIANTS[case[0]][0]]
+    ],
+)
 def test_the_law(name: str, variant: dict[str, object], dtype: torch.dtype) -> None:
     """model(a ++ b, s) equals model(a, s) followed by model(b, s'), for every way of cutting."""
     model = make(name, variant, dtype=dtype)
@@ -269,7 +277,7 @@ def test_gradients_are_finite_and_reach_every_weight(name: str, variant: dict[st
 @every_model
 def test_training_is_deterministic_under_a_seed(name: str, variant: dict[str, object]) -> None:
     skip_unless_applicable(name, "gradients")
-    kind, log = model_class(name), random_log()
+    kind, log = model_class(name), random_log(n_users=20)
     weights = []
     for _ in range(2):
         with seeded(11):
