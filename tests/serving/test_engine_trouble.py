@@ -261,3 +261,23 @@ def test_the_service_cuts_as_the_log_was_cut(cut: dict[str, Any], repeats: Any) 
     assert [place for place, step in enumerate(steps) if step.number] == [row - first for row, _ in found]
     begins = [n == 0 or found[n - 1][1] != session for n, (_, session) in enumerate(found)]
     assert [step.start for step in steps if step.number] == begins
+
+
+class Lost(MemoryStore):
+    """Somebody else is always faster with the user of the hour."""
+
+    def __init__(self, users: list[str]) -> None:
+        super().__init__()
+        self.users = users
+
+    def write(self, changes: Sequence[Change]) -> list[bool]:
+        behind = self.users.pop(0) if self.users else ""
+        done = iter(super().write([change for change in changes if change.user != behind]))
+        return [change.user != behind and next(done) for change in changes]
+
+
+def test_each_ask_has_its_own_tries() -> None:
+    engine = engine_of("pop", Lost(["u1"] * 60 + ["u2"] * 60))
+    asks = [Ask(user, [Event("i1", START)]) for user in ["u1", *["u2"] * 62]]
+    assert all(isinstance(one, Told) for one in engine.ask_many(asks))
+    assert engine.counts["conflicts"] == 120

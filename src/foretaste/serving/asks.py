@@ -13,7 +13,8 @@ from typing import Any, Literal
 from foretaste.models.choosing import Recommendations
 
 Id = int | str
-"""A raw id. Users are told apart by their text: 7 and "7" are the same user, and the same item where the log had 7."""
+"""A raw id. Users are told apart by their text: 7 and "7" are the same user. An item is what the log had, 7 or "7";
+over HTTP either means the one that it had."""
 
 Outcome = Literal["applied", "late", "duplicate"]
 """What became of an event: taken in as the newest; put in its place among the events kept, and the state made again; or

@@ -57,7 +57,8 @@ class Engine:
         self.planner = Planner(self.stepper, rules, self.config, store.read_base)
         self.chooser = Chooser(trained)
         self.counts: Counter[str] = Counter()
-        """Asks, events by outcome, states made again, and conflicts with other engines."""
+        """Asks, events by outcome, states made again ("again"), and asks begun again because another engine was faster
+        ("conflicts")."""
         self._claim(replay)
 
     def ask(self, ask: Ask) -> Told:
@@ -70,10 +71,12 @@ class Engine:
     def ask_many(self, asks: Sequence[Ask]) -> Answers:
         """Many asks in few calls of the model; each one's answer, or the error that concerns it alone.
 
-        Asks of one user are answered one after the other, in the order given.
+        Asks of one user are answered one after the other, in the order given. After a `StoreError` the events of an ask
+        may be in the store or not, and where the scores are at fault they are: sent again with their ids, they are
+        there once.
         """
         answers: Answers = [StoreError("not answered")] * len(asks)
-        waiting, tries = list(range(len(asks))), 0
+        waiting, tries = list(range(len(asks))), Counter[int]()
         while waiting:
             now: list[int] = []
             later: list[int] = []
@@ -84,13 +87,12 @@ class Engine:
                 if key:
                     users.add(key)
             lost = self._round(now, asks, answers)
-            tries = tries + 1 if lost else 0
+            tries.update(lost)
             self.counts["conflicts"] += len(lost)
-            if tries > TRIES:
-                for place in lost:
+            for place in lost:
+                if tries[place] > TRIES:
                     answers[place] = StoreError(f"the user was written by others {TRIES} times in between; try again")
-                lost, tries = [], 0
-            waiting = lost + later
+            waiting = [place for place in lost if tries[place] <= TRIES] + later
         self.counts["asks"] += len(asks)
         return answers
 

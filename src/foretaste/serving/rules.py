@@ -1,8 +1,8 @@
 """Where a session begins and what the model is given: the rules by which the training log was cut, event by event.
 
 A log is cut into sessions as a whole; a service meets its events one at a time and must cut them alike. The rules are
-written into a prepared log and into a saved recommender. An event that names its session begins one where that name
-differs from the event's before it, whatever the rules say.
+written into a prepared log and into a saved recommender. Where an event and the one before it both name their session,
+it begins one if the names differ, whatever the rules say; where one of them names none, the rules decide.
 """
 
 from __future__ import annotations
