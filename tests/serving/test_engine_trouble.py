@@ -26,7 +26,7 @@ from foretaste.serving.rules import Edge, Happened, Rules, walk
 from foretaste.serving.store import Change, MemoryStore, Stored
 from tests.battery import N_ITEMS, make
 from tests.serving.small import small_app, small_trained
-from tests.serving.test_engine import GAP, START, assert_state, clicks, engine_of, reference
+from tests.serving.test_engine import GAP, START, assert_state, clicks, engine_of, reference, trained_of
 
 
 @pytest.mark.parametrize(
@@ -281,3 +281,16 @@ def test_each_ask_has_its_own_tries() -> None:
     asks = [Ask(user, [Event("i1", START)]) for user in ["u1", *["u2"] * 62]]
     assert all(isinstance(one, Told) for one in engine.ask_many(asks))
     assert engine.counts["conflicts"] == 120
+
+
+@pytest.mark.parametrize("name", ["lsamn", "asars", "narm"])
+def test_a_session_that_opens_with_unknown_items_begins_with_the_first_known_one(name: str) -> None:
+    """Each event in an ask of its own: what the model was given so far is in the record."""
+    variant = {"temporal": True} if name == "asars" else {}
+    trained = trained_of(name, variant)
+    engine = Engine(trained, MemoryStore(), EngineConfig(rules=GAP, history=3))
+    log = [Event(item, START + time) for item, time in (("i1", 0), ("i2", 9), ("new", 700), ("new", 705), ("i3", 710))]
+    log += [Event("i4", START + 720.0), Event("new", START + 2000.0), Event("i5", START + 2001.0)]
+    for event in log:
+        engine.ask(Ask("u1", [event]))
+    assert_state(engine.state("u1"), reference(trained, log, 1))
