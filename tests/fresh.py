@@ -1,7 +1,7 @@
 """New processes that need not import torch each: a server has done it once, and forks one for each question.
 
-A fork knows what an interpreter knows that has just imported the loader of saved recommenders, and no more: no model
-is imported, none was ever made. Where processes do not fork, each question starts an interpreter.
+A fork knows what an interpreter knows that has just imported the loader of saved recommenders, and no more of this
+package: no model is imported, none was ever made. Where processes do not fork, each question starts an interpreter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Answer = TypeVar("Answer")
 FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 CONTEXT = multiprocessing.get_context("forkserver" if FORKS else "spawn")
 if FORKS:
-    CONTEXT.set_forkserver_preload(["foretaste.models.saved"])
+    CONTEXT.set_forkserver_preload(["foretaste.models.saved", "torch._dynamo"])  # every optimiser imports the latter
 
 
 def in_a_new_process(question: Callable[..., Answer], *arguments: object) -> Answer:

@@ -1,21 +1,19 @@
 """The loop: every target once a pass, the seed decides all, and a killed run ends as if it had not been killed."""
 
 import itertools
-import os
-import signal
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from tests.fresh import CONTEXT
 
 from foretaste.data.sequences import Sequences
 from foretaste.errors import ConfigError, SavedFileError, TrainingError
-from foretaste.models.contract import seeded
+from foretaste.models.contract import SequenceModel, seeded
 from foretaste.models.narm import NARM
 from foretaste.training.batches import batches, count_targets
 from foretaste.training.checkpoint import read_tensors, write_tensors
@@ -149,47 +147,49 @@ def test_a_loss_that_is_no_number_stops_with_advice() -> None:
         train(model, log_of(random_rows()), TrainConfig())
 
 
-RUN = """
-import sys, time
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from tests.training.test_loop import KILLED, log_of, new_model, random_rows
-from foretaste.training.loop import train
-from safetensors.torch import save_file
-model = new_model()
-slow = float(sys.argv[3])
-config = KILLED.with_(parallel=int(sys.argv[4]))
-train(model, log_of(random_rows(250)), config, folder=Path(sys.argv[1]), report=lambda facts: time.sleep(slow),
-      validate=lambda m: {"recall@20": -float(m.v.detach().abs().sum())})
-save_file(model.state_dict(), str(Path(sys.argv[1]) / "final.safetensors"))
-"""
 KILLED = TrainConfig(epochs=2, batch=32, checkpoint_seconds=0.02, schedule="cosine", average=0.9, patience=9)
+
+
+def run_to_its_end(folder: Path, slow: float, parallel: int) -> None:
+    """A training in a process of its own, `slow` seconds longer at each step, and its weights at the end."""
+    torch.set_num_threads(1)
+    model = new_model()
+
+    def validate(m: SequenceModel) -> dict[str, float]:
+        return {"recall@20": -float(m.v.detach().abs().sum())}
+
+    config = KILLED.with_(parallel=parallel)
+    train(
+        model, log_of(random_rows(250)), config, folder=folder, report=lambda facts: time.sleep(slow), validate=validate
+    )
+    save_file(model.state_dict(), str(folder / "final.safetensors"))
 
 
 @pytest.mark.parametrize("parallel", [0, 11])
 def test_a_run_killed_again_and_again_ends_with_the_same_weights(tmp_path: Path, parallel: int) -> None:
-    root = str(Path(__file__).parents[2])
+    def start(folder: Path, slow: float) -> BaseProcess:
+        process = CONTEXT.Process(target=run_to_its_end, args=(folder, slow, parallel))  # type: ignore[attr-defined]
+        process.start()
+        return process
 
-    def start(folder: Path, slow: float) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            [sys.executable, "-c", RUN, str(folder), root, str(slow), str(parallel)], env=environment
-        )
+    def ended(process: BaseProcess) -> int | None:
+        process.join()
+        return process.exitcode
 
-    assert start(tmp_path / "whole", 0.0).wait() == 0
+    assert ended(start(tmp_path / "whole", 0.0)) == 0
     checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
     for _ in range(3):
         process = start(tmp_path / "killed", 0.01)
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         deadline = time.monotonic() + 60
-        while (checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0) == before and process.poll() is None:
+        while (checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0) == before and process.is_alive():
             assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(0.15)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
     assert not (tmp_path / "killed" / "final.safetensors").exists(), "it was never killed in the middle"
-    assert start(tmp_path / "killed", 0.0).wait() == 0
+    assert ended(start(tmp_path / "killed", 0.0)) == 0
     whole, killed = (load_file(tmp_path / name / "final.safetensors") for name in ("whole", "killed"))
     for name, value in whole.items():
         assert torch.equal(value, killed[name]), name
