@@ -45,6 +45,8 @@ def additive_scores(queries: Tensor, keys: Tensor, flat: Tensor, v: Tensor) -> T
 
     queries [N, H], keys [M, H], flat [N, V] places in `keys`, v [H] -> [N, V]
     """
+    if not torch.is_grad_enabled():
+        return _additive(queries, keys, flat, v)                           # [N, V]
     scores: Tensor = _AdditiveScores.apply(queries, keys, flat, v)         # type: ignore[no-untyped-call]
     return scores
 
@@ -60,11 +62,7 @@ class _AdditiveScores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, queries: Tensor, keys: Tensor, flat: Tensor, v: Tensor) -> Tensor:
         ctx.save_for_backward(queries, keys, flat, v)
-        scores = queries.new_empty(flat.shape)                             # [N, V]
-        for rows in _blocks(flat, len(v)):
-            hidden = _hidden(queries[rows], keys, flat[rows])              # [r, V, H]
-            scores[rows] = hidden @ v
-        return scores
+        return _additive(queries, keys, flat, v)                           # [N, V]
 
     @staticmethod
     @once_differentiable
@@ -79,6 +77,17 @@ class _AdditiveScores(torch.autograd.Function):
             by_queries[rows] = slope.sum(1)
             by_keys.index_add_(0, flat[rows].reshape(-1), slope.view(-1, len(v)))
         return by_queries.mul_(v), by_keys.mul_(v), None, by_v
+
+
+def _additive(queries: Tensor, keys: Tensor, flat: Tensor, v: Tensor) -> Tensor:
+    """The scores [N, V], some rows at a time."""
+    blocks = _blocks(flat, len(v))
+    if len(blocks) == 1:
+        return _hidden(queries, keys, flat) @ v                            # [N, V]
+    scores = queries.new_empty(flat.shape)                                 # [N, V]
+    for rows in blocks:
+        scores[rows] = _hidden(queries[rows], keys, flat[rows]) @ v
+    return scores
 
 
 def _blocks(flat: Tensor, size: int) -> list[slice]:

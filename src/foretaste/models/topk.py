@@ -20,12 +20,15 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if k:
         crowded = more[:, k:].eq(values[:, -1:]).any(-1)                   # [B] a tie across the end of the list
         for row in crowded.nonzero().flatten().tolist():
-            columns[row] = scores[row].argsort(descending=True, stable=True)[:k]
-        values = scores.gather(-1, columns)
-        by_column = columns.argsort(dim=-1)
-        by_value = values.gather(-1, by_column).argsort(dim=-1, descending=True, stable=True)
-        order = by_column.gather(-1, by_value)
-        values, columns = values.gather(-1, order), columns.gather(-1, order)
+            above = (~(scores[row] <= values[row, -1])).nonzero()[:, 0]       # fewer than k, a NaN among them
+            level = (scores[row] == values[row, -1]).nonzero()[:, 0]          # by column
+            columns[row] = torch.cat([above, level])[:k]
+        if crowded.any() or values[:, 1:].eq(values[:, :-1]).any():        # else their order is the only one
+            values = scores.gather(-1, columns)
+            by_column = columns.argsort(dim=-1)
+            by_value = values.gather(-1, by_column).argsort(dim=-1, descending=True, stable=True)
+            order = by_column.gather(-1, by_value)
+            values, columns = values.gather(-1, order), columns.gather(-1, order)
     return values, columns
 
 
