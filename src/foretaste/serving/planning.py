@@ -36,7 +36,7 @@ class EngineConfig(Config):
     """Event ids remembered a user, so that an event sent again is not taken in again."""
     window_days: float = Field(7.0, gt=0, allow_inf_nan=False)
     """For how long they are remembered."""
-    ahead: float = Field(86_400.0, ge=0, le=1e10)
+    ahead: float = Field(3600.0, ge=0, le=1e10)
     """Seconds that an event's time may lie ahead of this machine's clock; beyond, it is refused."""
     precision: Precision = "float32"
     """Of states in the store; float16 takes half the room, and drifts."""
