@@ -13,15 +13,17 @@ through. The load generator runs on the same machine, in a process of its own. M
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import platform
 import random
+import selectors
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections import deque
@@ -52,9 +54,10 @@ def main() -> None:
     parser.add_argument("--closed", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.url:
-        load = closed(arguments.url, arguments.seconds) if arguments.closed else None
-        work = load or opened(arguments.url, arguments.rate, arguments.seconds)
-        print(json.dumps(run(work)))
+        if arguments.closed:
+            print(json.dumps(closed(arguments.url, arguments.seconds)))
+        else:
+            print(json.dumps(opened(arguments.url, arguments.rate, arguments.seconds)))
         return
     results: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     for name in arguments.model:
@@ -132,41 +135,35 @@ def highest(url: str, most: float) -> dict[str, Any]:
     return best
 
 
-class Connection(asyncio.Protocol):
-    """One keep-alive connection: a request at a time, answers counted by their Content-Length."""
+class Connection:
+    """One keep-alive connection: a request at a time, answers measured by their Content-Length."""
 
-    def __init__(self, ready: deque[Connection], done: Any) -> None:
-        self.ready, self.done, self.left, self.due = ready, done, b"", 0.0
-        self.transport: Any = None
-
-    def connection_made(self, transport: Any) -> None:
-        """It may be used."""
-        self.transport = transport
-        self.ready.append(self)
+    def __init__(self, host: str, port: int) -> None:
+        self.socket = socket.create_connection((host, port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.left, self.due = b"", 0.0
 
     def send(self, request: bytes, due: float) -> None:
         """Send a request that was due at that moment."""
         self.due = due
-        self.transport.write(request)
+        self.socket.sendall(request)
 
-    def data_received(self, data: bytes) -> None:
-        """A piece of an answer."""
+    def answered(self) -> bool | None:
+        """Read a piece; None while the answer is not whole, else whether it is a good one."""
+        data = self.socket.recv(65536)
+        if not data:
+            return False
         self.left += data
         head = self.left.find(b"\r\n\r\n")
         if head < 0:
-            return
+            return None
         place = self.left.lower().find(b"content-length:")
         size = int(self.left[place + 15 : self.left.find(b"\r\n", place)])
         if len(self.left) < head + 4 + size:
-            return
+            return None
         good = self.left.startswith(b"HTTP/1.1 200")
         self.left = b""
-        self.done(self, good)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """The server hung up."""
-        if self.due:
-            self.done(self, False)
+        return good
 
 
 class Requests:
@@ -189,69 +186,73 @@ class Requests:
         return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def connected(url: str, ready: deque[Connection], done: Any) -> None:
-    host, port = url.removeprefix("http://").split(":")
-    loop = asyncio.get_running_loop()
-    for _ in range(CONNECTIONS):
-        await loop.create_connection(lambda: Connection(ready, done), host, int(port))
+class Load:
+    """The connections, and a thread that reads their answers."""
+
+    def __init__(self, url: str, until: float = 0.0) -> None:
+        """Until that moment a connection asks again as soon as it is answered."""
+        self.requests, self.until = Requests(url), until
+        host, port = url.removeprefix("http://").split(":")
+        every = [Connection(host, int(port)) for _ in range(CONNECTIONS)]
+        self.free, self.waiting = deque(every), deque[float]()
+        self.took: list[float] = []
+        self.errors = 0
+        self.turn = threading.Lock()
+        self.selector = selectors.DefaultSelector()
+        for one in every:
+            self.selector.register(one.socket, selectors.EVENT_READ, one)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def send(self, due: float) -> None:
+        """A request that is due now; who finds every connection busy waits, and its clock runs."""
+        with self.turn:
+            if self.free:
+                self.free.popleft().send(self.requests.next(), due)
+            else:
+                self.waiting.append(due)
+
+    def _read(self) -> None:
+        while True:
+            for key, _ in self.selector.select():
+                one: Connection = key.data
+                good = one.answered()
+                if good is None:
+                    continue
+                now = time.perf_counter()
+                self.took.append(now - one.due)
+                self.errors += not good
+                with self.turn:
+                    if now < self.until:
+                        one.send(self.requests.next(), now)
+                    elif self.waiting:
+                        one.send(self.requests.next(), self.waiting.popleft())
+                    else:
+                        self.free.append(one)
 
 
-async def opened(url: str, rate: float, seconds: float) -> dict[str, Any]:
-    """Poisson arrivals at a rate; who finds every connection busy waits, and its clock runs."""
-    loop, requests = asyncio.get_running_loop(), Requests(url)
-    ready: deque[Connection] = deque()
-    waiting: deque[float] = deque()
-    took: list[float] = []
-    errors = 0
-
-    def done(connection: Connection, good: bool) -> None:
-        nonlocal errors
-        took.append(loop.time() - connection.due)
-        errors += not good
-        if waiting:
-            connection.send(requests.next(), waiting.popleft())
-        else:
-            connection.due = 0.0
-            ready.append(connection)
-
-    await connected(url, ready, done)
+def opened(url: str, rate: float, seconds: float) -> dict[str, Any]:
+    """Poisson arrivals at a rate."""
+    load = Load(url)
     arrivals = np.cumsum(np.random.default_rng(1).exponential(1 / rate, int(rate * seconds)))
-    begin = loop.time() + 0.2
+    begin = time.perf_counter() + 0.2
     for arrival in (begin + arrivals).tolist():
-        if (left := arrival - loop.time()) > 0:
-            await asyncio.sleep(left)
-        if ready:
-            ready.popleft().send(requests.next(), arrival)
-        else:
-            waiting.append(arrival)
-    last = loop.time()
-    while len(took) < len(arrivals) and loop.time() < last + 30:
-        await asyncio.sleep(0.05)
-    return {"asked_rate": rate, **told(took, errors + len(arrivals) - len(took), loop.time() - begin, seconds)}
+        if (left := arrival - time.perf_counter()) > 0:
+            time.sleep(left)
+        load.send(arrival)
+    last = time.perf_counter()
+    while len(load.took) < len(arrivals) and time.perf_counter() < last + 30:
+        time.sleep(0.05)
+    missing = len(arrivals) - len(load.took)
+    return {"asked_rate": rate, **told(load.took, load.errors + missing, time.perf_counter() - begin, seconds)}
 
 
-async def closed(url: str, seconds: float) -> dict[str, Any]:
+def closed(url: str, seconds: float) -> dict[str, Any]:
     """Every connection asks again as soon as it is answered."""
-    loop, requests = asyncio.get_running_loop(), Requests(url)
-    ready: deque[Connection] = deque()
-    took: list[float] = []
-    errors = 0
-    until = loop.time() + seconds
-
-    def done(connection: Connection, good: bool) -> None:
-        nonlocal errors
-        now = loop.time()
-        took.append(now - connection.due)
-        errors += not good
-        if now < until:
-            connection.send(requests.next(), now)
-
-    await connected(url, ready, done)
-    loop.time()
-    while ready:
-        ready.popleft().send(requests.next(), loop.time())
-    await asyncio.sleep(seconds + 0.5)
-    return told(took, errors, seconds, seconds)
+    load = Load(url, time.perf_counter() + seconds)
+    for _ in range(CONNECTIONS):
+        load.send(time.perf_counter())
+    time.sleep(seconds + 0.5)
+    return told(load.took, load.errors, seconds, seconds)
 
 
 def told(took: list[float], errors: int, wall: float, seconds: float) -> dict[str, Any]:
@@ -267,15 +268,6 @@ def told(took: list[float], errors: int, wall: float, seconds: float) -> dict[st
         "max_ms": round(float(ms.max()), 1),
         "generator_cpu": round(time.process_time() / wall, 2),
     }
-
-
-def run(work: Any) -> Any:
-    """On uvloop where it is at hand."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(work)
-    return uvloop.run(work)
 
 
 def table(results: dict[str, Any]) -> str:
