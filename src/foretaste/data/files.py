@@ -36,3 +36,12 @@ def replaced(path: Path) -> Iterator[TextIO]:
         raise SavedFileError(
             f"{path}: could not be written ({error.strerror or error}); free some space or choose another folder"
         ) from None
+
+
+def to_disk(path: Path) -> None:
+    """What was written to a file or folder is on the disk when this returns."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foretaste.data.files import to_disk
 from foretaste.errors import SavedFileError
 
 MANIFEST = "manifest.json"
@@ -41,7 +42,7 @@ def written_whole(folder: Path, manifest: str = MANIFEST) -> Iterator[Path]:
         made.chmod(0o777 & ~_umask())
         yield made
         for file in (*made.iterdir(), made):
-            _to_disk(file)
+            to_disk(file)
         _put(made, folder)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -71,15 +72,7 @@ def _put(made: Path, folder: Path) -> None:
             before.rename(folder)
         raise
     shutil.rmtree(before, ignore_errors=True)
-    _to_disk(folder.parent)
-
-
-def _to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    to_disk(folder.parent)
 
 
 def _umask() -> int:

@@ -122,7 +122,7 @@ class NARM(SequenceModel):
         if c.keep == "first":
             lengths = lengths.minimum(c.window - state["seen"])            # [B] events beyond W change nothing
         embedded = nn.functional.dropout(self.item(events.items), c.embedding_dropout, self.training)  # [B, T, D]
-        if T == 1 and not torch.is_grad_enabled():                         # one event: the same step, in half the time
+        if T == 1 and not torch.is_grad_enabled():                         # one event: the step by itself
             hidden = torch.gru_cell(embedded[:, 0], state["h"], *self.gru.all_weights[0])[:, None]  # [B, 1, H]
         elif T:
             hidden, _ = self.gru(embedded, state["h"][None])               # [B, T, H]  eq. 1-4

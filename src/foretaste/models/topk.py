@@ -20,8 +20,8 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if k:
         crowded = more[:, k:].eq(values[:, -1:]).any(-1)                   # [B] a tie across the end of the list
         for row in crowded.nonzero().flatten().tolist():
-            above = (~(scores[row] <= values[row, -1])).nonzero()[:, 0]       # fewer than k, a NaN among them
-            level = (scores[row] == values[row, -1]).nonzero()[:, 0]          # by column
+            above = (~(scores[row] <= values[row, -1])).nonzero()[:, 0]    # fewer than k, a NaN among them
+            level = (scores[row] == values[row, -1]).nonzero()[:, 0]       # by column
             columns[row] = torch.cat([above, level])[:k]
         if crowded.any() or values[:, 1:].eq(values[:, :-1]).any():        # else their order is the only one
             values = scores.gather(-1, columns)
@@ -33,7 +33,7 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def highest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k highest values of each row [B, C] and columns that hold them, as `Tensor.topk`, in half its time.
+    """The k highest values of each row [B, C] and columns that hold them, as `Tensor.topk`, in less time.
 
     They lie in the k blocks with the highest maxima: whatever lies outside has k values above or beside it. A NaN is
     higher than every number, in a block's maximum as in a row.

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from foretaste.data.files import to_disk
 from foretaste.errors import ForetasteError, StoreError
 from foretaste.serving.values import FORMAT, FORMAT_VERSION, check_format
 
@@ -242,12 +243,3 @@ def _check_length(folder: Path, env: Any) -> None:
         command = [sys.executable, "-c", READ_ALL, str(folder), os.devnull]
         if subprocess.run(command, stderr=subprocess.DEVNULL).returncode != 0:
             raise StoreError(f"{folder}: {DATA} is damaged, it was cut; import the last export into a new folder")
-
-
-def to_disk(path: Path) -> None:
-    """What was written to a file or folder is on the disk when this returns."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -57,7 +57,8 @@ class Names:
         if self.text:
             return str(given)
         if self.whole:
-            if type(given) is str and given.removeprefix("-").isdecimal() and str(int(given)) == given:
+            number = type(given) is str and len(given) <= LONGEST and given.removeprefix("-").isdecimal()
+            if number and str(int(given)) == given:
                 return int(given)
             return given
         return self._written.get(str(given), given)

@@ -19,7 +19,7 @@ from foretaste.config import Config
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, NeedsError
 from foretaste.serving.asks import Ask, Event, Id, Outcome
-from foretaste.serving.ids import sent
+from foretaste.serving.ids import Names, sent
 from foretaste.serving.record import Base, Record, digest
 from foretaste.serving.rules import Edge, Happened, Rules, Step, walk
 from foretaste.serving.states import Precision
@@ -77,7 +77,7 @@ class Planner:
 
     def __init__(self, stepper: Stepper, rules: Rules, config: EngineConfig, read_base: Callable[[str], bytes]) -> None:
         self.stepper, self.rules, self.config = stepper, rules, config
-        self.items = as_kept(stepper.trained.items)
+        self.items, self.users = as_kept(stepper.trained.items), Names(stepper.trained.users)
         self._read_base = read_base
 
     def of_history(self, ask: Ask) -> Plan:
@@ -127,13 +127,9 @@ class Planner:
 
     def number(self, user: Id | None) -> int:
         """The user's number in training, 0 for one it did not know."""
-        users = self.stepper.trained.users
-        if user is None or users is None or not self.stepper.trained.model.n_users:
+        if user is None or not self.stepper.trained.model.n_users:
             return 0
-        text = str(user)
-        whole = isinstance(user, str) and len(text) < 20 and text.removeprefix("-").isdecimal()
-        other: Id = int(text) if whole and str(int(text)) == text else text
-        return users.number(user) or users.number(other)
+        return self.users.vocabulary.number(self.users.meant(user))
 
     def _new(
         self, events: Sequence[Event], record: Record, now: float
