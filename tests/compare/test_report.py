@@ -23,6 +23,7 @@ from foretaste.compare.report.histories import SHOWN, Witnesses, moments, on_eve
 from foretaste.compare.report.kinds import besides, breakdowns
 from foretaste.compare.report.pair import pair_of
 from foretaste.compare.report.settings import sweeps
+from foretaste.compare.report.table import results
 from foretaste.compare.report.verdict import decide
 from foretaste.compare.summary import Figure, Line, Summary, summarise
 from foretaste.data.files import write_text
@@ -257,6 +258,14 @@ def test_the_table_holds_every_row_with_its_numbers(page: str, summary: Summary)
     assert found[3] == f"{row.p:.3f}"
     assert found[4] == f"{pair.losses} of {pair.clusters}"
     assert found[-1] == f"l2 = {row.cells[0]['chosen']['l2']:.4g}"
+
+
+def test_a_cell_that_never_searched_has_no_time_of_a_search(summary: Summary) -> None:
+    line = summary.line(FPMC)
+    old = tuple({**cell, "seconds": {"total": 2.0}} for cell in line.cells)
+    bare = replace(summary, lines=(replace(line, cells=old),))
+    (found,) = rows_of(results(bare, looks([FPMC])).text).values()
+    assert found[5:7] == ["", "2 tried"]
 
 
 def test_a_failed_row_says_why(page: str, summary: Summary) -> None:

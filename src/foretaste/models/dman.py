@@ -24,7 +24,6 @@ routing every T events, O(L m (D^2 + (m + T) D)); whatever the history.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
 import torch
@@ -33,34 +32,10 @@ from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
 from foretaste.models.contract import Events, Query, SequenceModel, State
+from foretaste.models.dman_step import next_event
 from foretaste.models.layers import at_length
 from foretaste.models.routing import Attention, Kind, Memories, Memory, Routing
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Where events stand: every row moves right by its open events, so that segments of all rows fall together."""
-
-    shape: tuple[int, int, int]
-    """(B, N, T): rows, segments, events of a segment."""
-    flat: Tensor
-    """[n] cell of each event among the B N T."""
-
-    def spread(self, values: Tensor, under: Tensor | None = None) -> Tensor:
-        """[n, D] into cells [B, N, T, D]; elsewhere 0, or in the first segment `under` [B, T, D]."""
-        B, N, T = self.shape
-        cells = values.new_zeros(B, N, T, values.shape[-1])                # [B, N, T, D]
-        if under is not None:
-            cells[:, 0] = under
-        return cells.view(B * N * T, -1).index_copy_(0, self.flat, values).view(B, N, T, -1)
-
-    def pick(self, cells: Tensor) -> Tensor:
-        """[B, N, T, V] -> [n, V]"""
-        return cells.reshape(-1, cells.shape[-1]).index_select(0, self.flat)
-
-    def some(self, which: Tensor) -> Cells:
-        """Only the events `which`: [n] bool, or their numbers."""
-        return Cells(self.shape, self.flat[which])
+from foretaste.models.segments import Cells
 
 
 class Block(nn.Module):
@@ -76,11 +51,15 @@ class Block(nn.Module):
     def forward(self, rows: Tensor, cells: Cells, keys: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
         """rows [n, D] at `cells`, keys [B, N, V, D], visible [B, N, T or 1, V] -> [n, D], weights [n, V]"""
         pooled, weight = self.attention.read(cells.spread(self.attention.ask(rows)), keys, visible)
-        found: Tensor = self.attention.V(cells.pick(pooled))               # [n, D]
+        return self.around(rows, cells.pick(pooled)), cells.pick(weight)
+
+    def around(self, rows: Tensor, pooled: Tensor) -> Tensor:
+        """What follows the attention of rows [n, D] over the keys that are pooled [n, D]."""
+        found: Tensor = self.attention.V(pooled)                           # [n, D]
         if not self.bare:
             found = rows + self.dropout(found)                             # [n, D]
             found = found + self.dropout(self.feed(found))                 # [n, D]
-        return found, cells.pick(weight)
+        return found
 
 
 Reasons = tuple[list[Tensor], Tensor, Tensor]
@@ -175,7 +154,10 @@ class DMAN(SequenceModel):
         return state
 
     def forward(self, events: Events, state: State, at: Tensor | None = None) -> tuple[Query, State]:
-        """Every segment of every row in one pass (see `SequenceModel.forward`)."""
+        """Every segment of every row in one pass (see `SequenceModel.forward`); in answering, one event by itself."""
+        if events.shape[1] == 1 and not torch.is_grad_enabled() and not self.training and events.mask.all():
+            answer, after = next_event(self, events.items[:, 0], state)    # [B, D]
+            return (answer[:, None] if at is None else answer[at[:, 0]]), after
         query, after, _ = self._run(events, state, events.mask if at is None else at)  # [B, T', D]
         return (query if at is None else query[at]), after
 

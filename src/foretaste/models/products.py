@@ -1,14 +1,17 @@
 """One matrix product, the fastest exact float32 that this machine has: the same for training and for ranking.
 
-On a CPU, oneDNN's product is used where PyTorch has it. It is plain float32, as exact as the default one, and on a
-processor that the default library treats coldly it is twice as fast or more. The door to it is the one that PyTorch's
-own compiler uses; it is tried once, and where it is missing or does not give the product, the default serves.
+On a CPU that is not Intel's, oneDNN's product is used where PyTorch has it. It is plain float32, as exact as the
+default one (MKL), which treats other makers' processors coldly: there oneDNN is twice as fast or more, and on Intel's
+a quarter slower (`benchmarks/softmax_speed.py`). The maker decides, not a race, so that numbers repeat to the last bit
+on one machine. The door to oneDNN is the one that PyTorch's own compiler uses; it is tried once, and where it is
+missing or does not give the product, the default serves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -25,9 +28,19 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     return a @ b.T if bias is None else torch.addmm(bias, a, b.T)          # [M, N]
 
 
+def add_product(into: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add a @ b.T to `into` [M, N], in place; `into` may be of a finer type."""
+    if into.dtype == a.dtype and (into.device.type != "cpu" or onednn_product() is None):
+        into.addmm_(a, b.T)
+    else:
+        into += product(a, b)
+
+
 @cache
 def onednn_product() -> Product | None:
-    """oneDNN's product, or None where there is none to be trusted."""
+    """oneDNN's product, or None where the default is the faster or there is none to be trusted."""
+    if made_by_intel():
+        return None
 
     def found(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
         out: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
@@ -38,3 +51,11 @@ def onednn_product() -> Product | None:
         return found if torch.equal(found(a, b, bias), a @ b.T + bias) else None
     except (AttributeError, RuntimeError, TypeError, NotImplementedError):
         return None
+
+
+def made_by_intel() -> bool:
+    """Whether the processor is Intel's; False where the system does not tell."""
+    try:
+        return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False

@@ -4,25 +4,25 @@ One row costs 6 I D operations: its I scores, and two products for the gradients
 scores, probabilities and their gradient to memory and reads them back. Here the work goes in blocks of rows and tiles
 of items, and the gradients are taken in the forward pass, while a tile is still in the cache:
 
-- a tile of scores [R, J] becomes a softmax of its own, p(item | tile), in place. It is safe for scores of any size,
-  because each tile subtracts its own maximum;
+- a tile of scores [R, J] becomes p = exp(score - score of the row's target), in place. The target itself is one of the
+  items, so a row's sum over all tiles is at least 1, and its loss is the logarithm of that sum;
 - what a tile adds to the query's gradient, p @ E, is taken at once. Only p waits, for R rows and no longer;
-- when all tiles are done, the share of each tile in the whole is one number a row, p(tile) = exp(lse_tile - lse), and
-  p(item) = p(tile) p(item | tile). It scales the rows of q, not the tile: grad E = p(item | tile)^T @ (p(tile) q).
+- when all tiles are done, 1 / sum makes probabilities of them. It scales the rows of q, not the tiles:
+  grad E = p^T @ (q / sum).
 
-This is the idea of an online softmax (Milakov & Gimelshein 2018), applied to a loss whose gradient is linear in p.
+Where a target's score lies so far below another that the exponentials would leave the range of the type (a loss beyond
+46), the block is done again with each row's greatest score in the place of its target's: safe for scores of any size.
 
 Chosen by measurement (`benchmarks/softmax_speed.py`): R so that the waiting p stay under 48 MB (but at least 64 rows),
-tiles of about 4,096 items, the gradient of E summed transposed, so that it adds up along contiguous rows. On a CPU the
-products go to oneDNN where PyTorch has it: its float32 product is as exact as MKL's, and on the AMD processor that the
-figures come from it is 2.5 times as fast.
+tiles of about 4,096 items, the gradient of E summed transposed, so that it adds up along contiguous rows. Which library
+makes the products: see `models/products.py`.
 
 `precision="bfloat16"` takes the three products of each tile from inputs rounded to 8 bits; what they sum to, the
 exponentials, the weights and their gradients stay in float32. Where the processor multiplies bfloat16 natively it is
 the faster, the more so the larger D. Its bound, tested: a score is off by at most 2^-7 |q| |e|, so a row's loss by no
 more than that plus 2^-8, and the gradients by 2 % of their norm. It trains; it is no reference.
 
-Letters: N rows, R rows of a block, D item embedding, I items, J items of a tile, G tiles, E the item matrix.
+Letters: N rows, R rows of a block, D item embedding, I items, J items of a tile, E the item matrix.
 """
 
 from __future__ import annotations
@@ -36,12 +36,16 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from foretaste.models.contract import Query, query_length, query_rows
-from foretaste.models.products import product
+from foretaste.models.products import add_product, product
 
 WAITING = {"cpu": 12_000_000, "other": 64_000_000}
 """Probabilities that wait for their row's sum, by kind of device."""
 TILE = 4096
 """Items of a tile on a CPU; elsewhere a block is one tile."""
+ALIGNED = 64
+"""Tiles begin at a multiple of so many items, at whole lines of the cache."""
+FAR = 1e20
+"""A sum of exp(score - the target's score) that is no longer trusted."""
 
 
 def catalogue_cross_entropy(
@@ -133,10 +137,11 @@ def _shape_of_blocks(
     cpu = device.type == "cpu"
     if block_rows is None:
         block_rows = min(max((WAITING["cpu" if cpu else "other"] // items) // 64 * 64, 64), 512 if cpu else 4096)
+    aligned = 1 if block_items else ALIGNED
     if block_items is None:
         block_items = TILE if cpu else items
     blocks, tiles = math.ceil(n / block_rows), math.ceil(items / block_items)
-    return max(math.ceil(n / max(blocks, 1)), 1), math.ceil(items / tiles)
+    return max(math.ceil(n / max(blocks, 1)), 1), math.ceil(items / tiles / aligned) * aligned
 
 
 class _CatalogueCrossEntropy(torch.autograd.Function):
@@ -166,26 +171,22 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         for start in range(0, n, rows):
             block = slice(start, start + rows)
             q, own, part = queries[block], targets[block], share[block]  # [R, D], [R], [R]
-            hit = (q * matrix[own]).sum(1) + (0 if bias is None else bias[own])  # [R]
-            inside, sums, pulls = [], [], []
-            for tile in tiles:
-                p, log_sum = _softmax_of_tile(q.to(dtype), rounded[tile], None if bias is None else bias[tile])
-                sums.append(log_sum)
-                if need_query:
-                    pulls.append(product(p, rounded[tile].T).to(q.dtype))  # [R, D]
-                if grad is not None:
-                    inside.append(p)  # [R, J]
-            each = torch.stack(sums)  # [G, R] lse of each tile
-            whole = each.logsumexp(0)  # [R]
-            loss += (part * (whole - hit)).sum()
-            scale = (each - whole).exp() * part  # [G, R] p(tile), weighted
+            shift = hit = (q * matrix[own]).sum(1) + (0 if bias is None else bias[own])  # [R]
+            given = (q.to(dtype), rounded, bias, tiles, need_query, grad is not None)
+            inside, whole, pull = _exponentials(shift, *given)  # p of each tile, [R], [R, D]
+            if not (whole < FAR).all():
+                del inside
+                shift = torch.stack([_scores(*given[:3], tile).amax(1) for tile in tiles]).amax(0)  # [R]
+                inside, whole, pull = _exponentials(shift, *given)
+            loss += (part * (whole.log() + (shift - hit))).sum()
+            scale = part / whole  # [R] makes weighted probabilities of p
             if grad_query is not None:
-                pull = torch.einsum("gr,grd->rd", scale, torch.stack(pulls))  # [R, D]
-                grad_query[block] = pull - part[:, None] * matrix[own]
+                grad_query[block] = pull * scale[:, None] - part[:, None] * matrix[own]
             if grad is not None:
                 factor = _factors(q, need_matrix, need_bias)  # [width, R]
-                for tile, p, s in zip(tiles, inside, scale, strict=True):
-                    grad[:, tile] += product((factor * s).to(dtype), p.T)  # [width, J]
+                scaled = (factor * scale).to(dtype)  # [width, R]
+                for tile, p in zip(tiles, inside, strict=True):
+                    add_product(grad[:, tile], scaled, p.T)  # [width, J]
                 grad.index_add_(1, own, factor * part, alpha=-1)
         grad_matrix = grad[:depth].T if grad is not None and need_matrix else None  # [I, D]
         grad_bias = grad[-1] if grad is not None and need_bias else None  # [I]
@@ -201,19 +202,29 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         return (*grads, None, None, None, None, None, None)
 
 
-def _softmax_of_tile(q: Tensor, rows: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """p(item | tile) [R, J], and the log of the tile's sum [R].
+def _exponentials(
+    shift: Tensor, q: Tensor, matrix: Tensor, bias: Tensor | None, tiles: list[slice], pulls: bool, keep: bool
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """p = exp(score - shift) of each tile [R, J] to `keep` or not, their sum [R], and with `pulls` p @ E [R, D]."""
+    inside, whole, pull = [], torch.zeros_like(shift), q.new_zeros(q.shape, dtype=shift.dtype)
+    for tile in tiles:
+        p = _scores(q, matrix, bias, tile).sub_(shift[:, None]).exp_()  # [R, J]
+        whole += p.sum(1)
+        p = p.to(q.dtype)
+        if pulls:
+            add_product(pull, p, matrix[tile].T)
+        if keep:
+            inside.append(p)
+    return inside, whole, pull
 
-    The largest probability of a row is exp(max - lse), at least 1 / J: its logarithm is always finite.
-    """
-    if q.dtype == torch.bfloat16:
-        scores = product(q, rows).float()  # [R, J]
-        scores = scores if bias is None else scores.add_(bias)
-    else:
-        scores = product(q, rows, bias)  # [R, J]
-    largest = scores.amax(1)  # [R]
-    p = torch.softmax(scores, 1, out=scores) if scores.device.type == "cpu" else torch.softmax(scores, 1)  # [R, J]
-    return p.to(q.dtype), largest - p.amax(1).log()
+
+def _scores(q: Tensor, matrix: Tensor, bias: Tensor | None, tile: slice) -> Tensor:
+    """[R, J], never in bfloat16."""
+    rows, part = matrix[tile], None if bias is None else bias[tile]  # [J, D], [J]
+    if q.dtype != torch.bfloat16:
+        return product(q, rows, part)
+    scores = product(q, rows).float()
+    return scores if part is None else scores.add_(part)
 
 
 def _factors(q: Tensor, matrix: bool, bias: bool) -> Tensor:

@@ -142,7 +142,7 @@ def _published(summary: Summary) -> bool:
 def _costs(line: Line) -> list[Cell]:
     training, median, slow = (line.cost(name) for name in ("training", "median", "p99"))
     first = line.cells[0]
-    tuning = first["seconds"]["tuning"]
+    tuning = first["seconds"].get("tuning")
     memory, weights = line.cost("peak_mb"), line.cost("weights")
     passes = [cell["passes"] for cell in line.cells if cell["passes"]]
     chosen = ", ".join(f"{name} = {written(value)}" for name, value in first["chosen"].items())
