@@ -188,6 +188,7 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
                 for tile, p in zip(tiles, inside, strict=True):
                     add_product(grad[:, tile], scaled, p.T)  # [width, J]
                 grad.index_add_(1, own, factor * part, alpha=-1)
+            del inside  # before the next block makes its own: the same memory serves again
         grad_matrix = grad[:depth].T if grad is not None and need_matrix else None  # [I, D]
         grad_bias = grad[-1] if grad is not None and need_bias else None  # [I]
         ctx.save_for_backward(grad_query, grad_matrix, grad_bias)  # type: ignore[arg-type]
