@@ -24,7 +24,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded; see docs/start.md
+from foretaste.threads import WAITING
+
+os.environ.update({**WAITING, **os.environ})  # before torch is loaded
 
 from foretaste.data.files import write_text
 from training_speed import _clock, _others

@@ -20,6 +20,7 @@ from foretaste import options, words
 from foretaste.endings import end
 from foretaste.errors import ConfigError
 from foretaste.options import Beside, Columns, Count, Cutoffs, Device, Flag, Json, Settings, Steps, Threads, Track
+from foretaste.threads import WAITING
 
 app = App(
     name="foretaste",
@@ -36,8 +37,8 @@ app = App(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 well, 2 for an error that a line explains, 1 for a fault, 130 if interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    # Before torch is loaded: threads that spin while they wait stall as soon as another program takes a core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name, value in WAITING.items():  # before torch is loaded
+        os.environ.setdefault(name, value)
     try:
         app([word for word in given if word != "--debug"], exit_on_error=False, print_error=False)
     except (Exception, KeyboardInterrupt) as error:

@@ -21,6 +21,7 @@ from typing import Any, TextIO
 from foretaste.compare.grid import Grid, Place
 from foretaste.data.files import write_text
 from foretaste.errors import ConfigError
+from foretaste.threads import WAITING
 from foretaste.training.progress import clock
 
 Job = tuple[str, int]
@@ -110,7 +111,7 @@ def _one(job: Job, place: Place, how: How, board: Board, children: dict[Job, sub
     said: dict[str, Any] = {}
     command = [sys.executable, "-m", "foretaste.compare.cell", str(place.folder), str(how.data), row, str(seed)]
     command += [str(how.threads), how.device, str(how.at_once)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(how.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {**WAITING, **os.environ, "OMP_NUM_THREADS": str(how.threads)}
     with log.open("w") as errors:
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
         children[job] = child

@@ -28,6 +28,7 @@ from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import VALIDATION
 from foretaste.errors import ForetasteError, NeedsError, TrainingError
 from foretaste.recommender import Recommender
+from foretaste.threads import WAITING
 
 Say = Callable[[dict[str, Any]], None]
 ERRORS = {"TrainingError": TrainingError, "NeedsError": NeedsError}
@@ -117,7 +118,7 @@ class Crew:
         self.count, self.say = count, say
         command = [sys.executable, "-m", "foretaste.compare.trials", str(place.folder), str(data)]
         self.command: Sequence[str] = [*command, row, str(seed), str(threads), device]
-        self.environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        self.environment = {**WAITING, **os.environ, "OMP_NUM_THREADS": str(threads)}
         self.all: list[subprocess.Popen[str]] = []
         self.free: list[subprocess.Popen[str]] = []
         self.lock = threading.Lock()
