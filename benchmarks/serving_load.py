@@ -4,10 +4,11 @@
 
 A request is one POST /events that takes in an event and returns 20 items, over a catalogue of 40,000 items, by the
 model's default Config with drawn weights (the time of an answer does not depend on what was learned), with the
-embedded store. Arrivals are a Poisson process (open loop) over 64 connections; a latency counts from the moment at
-which the request was to be sent, so that a stall is charged to all who wait behind it. `--search` looks for the highest
-rate whose p90 stays under 7 ms and p99 under 25 ms; a closed loop over the same connections gives the most that goes
-through. The load generator runs on the same machine, in a process of its own. Measure on an idle machine.
+embedded store. Arrivals are a Poisson process (open loop) over 64 connections that are open already; a latency counts
+from the moment at which the request was to be sent, so that a stall is charged to all who wait behind it. `--search`
+looks for the highest rate whose p90 stays under 7 ms and p99 under 25 ms; a closed loop over the same connections gives
+the most that goes through. The load generator runs on the same machine, in a process of its own. Measure on an idle
+machine.
 """
 
 from __future__ import annotations

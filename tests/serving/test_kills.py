@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from foretaste.serving.supervisor import listen
+from foretaste.serving.listening import Listening
 from foretaste.serving.worker import Plan
 from tests.serving.killing import differences, measure
 from tests.serving.small import small_trained
@@ -35,8 +35,8 @@ def test_a_worker_whose_supervisor_was_killed_while_it_started_stops_without_a_f
     plan = Plan(run=small_trained().save(tmp_path / "run"), store=str(tmp_path / "store"))
     reading, writing = os.pipe()
     os.close(reading)
-    with listen("127.0.0.1", 0) as listening:
-        descriptors = listening.fileno(), writing
+    with Listening("127.0.0.1", 0) as listening:
+        descriptors = listening.take(0), writing
         command = [sys.executable, "-m", "foretaste.serving.worker", *map(str, descriptors)]
         line = json.dumps(plan.as_dict()).encode() + b"\n"
         done = subprocess.run(command, input=line, pass_fds=descriptors, capture_output=True, timeout=120)

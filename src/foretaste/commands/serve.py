@@ -88,8 +88,9 @@ def _serve(
     try:
         from foretaste.serving.keys import Keys, check_host
         from foretaste.serving.limits import ServiceConfig
+        from foretaste.serving.listening import Listening
         from foretaste.serving.logs import begin
-        from foretaste.serving.supervisor import Supervisor, listen
+        from foretaste.serving.supervisor import Supervisor
         from foretaste.serving.worker import Plan
     except ModuleNotFoundError as error:
         raise NeedsError(f"serve needs {error.name}; install it with: pip install 'foretaste[serve]'") from None
@@ -115,10 +116,8 @@ def _serve(
     if plan.store == "memory" and workers > 1:
         raise ConfigError("a store in memory is one process's own; give --workers 1, or a folder with --store")
     begin(plan.service.log_level)
-    with listen(*address) as listening:
-        bound = listening.getsockname()
-        place = f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
-        url = f"http://{place}"
+    with Listening(*address, workers) as listening:
+        url = f"http://{listening.place}"
         Supervisor(plan, listening, workers, lambda item: print(greeting(url, item, bool(keys)), flush=True)).run()
 
 

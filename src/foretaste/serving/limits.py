@@ -10,7 +10,7 @@ from foretaste.config import Config
 
 
 class ServiceConfig(Config):
-    """The limits of the HTTP service, and how it logs."""
+    """The limits of the HTTP service, where it runs, and how it logs."""
 
     body_bytes: int = Field(default=1 << 20, ge=1024)
     """Bytes of a request's body; a longer one is refused with 413 while it still comes in."""
@@ -34,5 +34,7 @@ class ServiceConfig(Config):
     """Seconds that an answer 503 tells the caller to wait."""
     keep_alive: int = Field(default=75, ge=1)
     """Seconds that an idle connection is kept open."""
+    pin: bool = False
+    """Keep each worker process on a core of its own, where the service has the cores for itself."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """`info` writes a line a request; `warning` only what went wrong."""

@@ -1,4 +1,4 @@
-"""The process over the workers: it holds the socket, starts them, starts a killed one again, and stops them all.
+"""The process over the workers: it holds their sockets, starts them, starts a killed one again, and stops them all.
 
 It loads no model and opens no store, so nothing that goes wrong in them can take it along.
 """
@@ -10,7 +10,6 @@ import os
 import selectors
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,33 +20,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foretaste.errors import ConfigError, ForetasteError
+from foretaste.errors import ForetasteError
+from foretaste.serving.listening import Listening
 from foretaste.serving.logs import LOGGER
 from foretaste.serving.worker import GRACE, Plan
 
-BACKLOG = 2048
-"""Connections that may wait to be taken."""
 LONGEST_PAUSE = 30.0
 """Seconds before a worker that dies again and again is started once more."""
 STEADY = 10.0
 """Seconds after which a worker's start is taken as good."""
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket on which all workers answer."""
-    if not 0 <= port < 2**16:
-        raise ConfigError(f"port = {port}; expected 1 to {2**16 - 1}, or 0 for one that is free")
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        found = socket.socket(family, kind)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
-        found.listen(BACKLOG)
-        found.setblocking(False)
-    except OSError as error:
-        said = error.strerror or error
-        raise ConfigError(f"cannot listen on {host}, port {port}: {said}; choose another with --port") from None
-    return found
+def pin(process: int, place: int) -> None:
+    """Keep a process on one of the cores that this one may use; where the system knows no such thing, nothing."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(process, {cores[place % len(cores)]})
 
 
 @dataclass
@@ -65,7 +54,7 @@ class Worker:
 class Supervisor:
     """Keeps `count` workers running until it is told to stop."""
 
-    def __init__(self, plan: Plan, listening: socket.socket, count: int, on_ready: Callable[[Any], None]) -> None:
+    def __init__(self, plan: Plan, listening: Listening, count: int, on_ready: Callable[[Any], None]) -> None:
         self.plan = plan
         self.listening = listening
         self.count = count
@@ -101,14 +90,17 @@ class Supervisor:
             "MKL_NUM_THREADS": "1",
             "PROMETHEUS_MULTIPROC_DIR": str(self.metrics),
         }
+        listening = self.listening.take(place)
         process = subprocess.Popen(
-            [sys.executable, "-m", "foretaste.serving.worker", str(self.listening.fileno()), str(writing)],
+            [sys.executable, "-m", "foretaste.serving.worker", str(listening), str(writing)],
             stdin=subprocess.PIPE,
             stdout=2,  # nothing of a worker goes among what the command says
-            pass_fds=(self.listening.fileno(), writing),
+            pass_fds=(listening, writing),
             env={**os.environ, **given},
         )
         os.close(writing)
+        if self.plan.service.pin:
+            pin(process.pid, place)
         assert process.stdin is not None
         with suppress(BrokenPipeError):
             plan = self.plan.with_(sweeps=first, replay=self.plan.replay and not self.up)
@@ -157,6 +149,7 @@ class Supervisor:
         if not self.up:
             self._failing(f"a worker process ended before it was ready ({how}); its last lines say why")
             return
+        self.listening.leave(worker.place)
         lived = time.monotonic() - worker.begun
         pause = 0.0 if lived > STEADY else min(max(2 * self.pauses[worker.place], 1.0), LONGEST_PAUSE)
         self.pauses[worker.place] = pause
