@@ -130,12 +130,29 @@ def test_scores_of_any_size_and_no_rows_are_safe() -> None:
     assert catalogue_cross_entropy(q, e, t, weights=torch.zeros(3)).item() == 0
 
 
-def test_without_onednn_the_products_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("intel", [False, True])
+def test_whoever_makes_the_products_they_are_the_same(monkeypatch: pytest.MonkeyPatch, intel: bool) -> None:
     q, e, b, t, _ = sample(9, 8, 50, torch.float32)
-    ours = torch.autograd.grad(catalogue_cross_entropy(q, e, t, b, block_items=20), (q, e, b))
-    monkeypatch.setattr(products, "onednn_product", lambda: None)
-    plain_products = torch.autograd.grad(catalogue_cross_entropy(q, e, t, b, block_items=20), (q, e, b))
-    torch.testing.assert_close(ours, plain_products, rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr(products, "made_by_intel", lambda: intel)
+    products.onednn_product.cache_clear()
+    try:
+        ours = torch.autograd.grad(catalogue_cross_entropy(q, e, t, b, block_items=20), (q, e, b))
+        assert not intel or products.onednn_product() is None
+    finally:
+        products.onednn_product.cache_clear()
+    torch.testing.assert_close(ours, torch.autograd.grad(plain(q, e, b, t, None), (q, e, b)), rtol=1e-5, atol=1e-6)
+
+
+def test_a_target_far_below_another_item_is_exact() -> None:
+    """Losses of 60 and 2000 leave the range of exp in float32: the greatest score takes the target's place."""
+    q = torch.tensor([[1.0, 0.0], [60.0, 0.0], [2000.0, 0.0]], requires_grad=True)
+    e = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.5, 0.5]], requires_grad=True)
+    t = torch.tensor([0, 0, 0])
+    ours = catalogue_cross_entropy(q, e, t, block_items=2)
+    reference = cross_entropy(q.double() @ e.double().T, t)
+    torch.testing.assert_close(ours, reference.float())
+    found = torch.autograd.grad(ours, (q, e))
+    torch.testing.assert_close(found, torch.autograd.grad(reference, (q, e)))
 
 
 def test_memory_does_not_grow_with_tokens_times_items() -> None:
