@@ -91,3 +91,10 @@ def test_the_list_and_the_ledger_say_what_is_missing(tmp_path: Path, ft: Shell) 
     assert told["rum/instant-video"]["state"] == "needs data"
     assert told["rum/instant-video"]["rows"] == 14
     assert "Needs data: amazon-instant-video-rum." in ledger.read_text()
+
+
+def test_an_unknown_tracker_is_refused_before_anything_is_made(tmp_path: Path, ft: Shell) -> None:
+    ran = ft("reproduce", "narm/diginetica", "--out", tmp_path / "out", "--track", "mlflo:runs")
+    assert ran.status == 2
+    assert "'mlflo' is no tracker; did you mean 'mlflow'" in ran.err
+    assert not (tmp_path / "out").exists()

@@ -10,11 +10,13 @@ from foretaste.compare.publish import fingerprint, publish
 from foretaste.compare.run import run
 from foretaste.compare.summary import Summary, markdown, summarise
 from foretaste.compare.tables import Table, names, table
+from foretaste.compare.tracked import TrackedCells
 from foretaste.data import datasets
 from foretaste.data.files import write_text
 from foretaste.data.prepared import Prepared
 from foretaste.errors import ConfigError, DataError, SavedFileError
-from foretaste.options import Device, Flag, Json, Threads
+from foretaste.options import Device, Flag, Json, Threads, Track
+from foretaste.training.tracking import tracker
 
 
 def reproduce(
@@ -28,6 +30,7 @@ def reproduce(
     workers: int = 1,
     threads: Threads = 1,
     device: Device = "cpu",
+    track: Track = None,
     list: Flag = False,
     ledger: Path | None = None,
     json: Json = False,
@@ -70,13 +73,15 @@ def reproduce(
     if seeds < 1:
         raise ConfigError(f"seeds = {seeds}; give at least 1")
     wanted, place = table(name), Place(out / (name if name in names() else Path(name).stem))
+    cells = TrackedCells(tracker(track), place)
     folder = prepared_folder(wanted, data, out)
     log = Prepared.open(folder)
     grid = wanted.grid(tuple(range(seeds)), fingerprint(log))
     only = [grid.row(part.strip()).name for part in rows.split(",") if part.strip()]
     place.begin(grid)
-    run(place, folder, only=only, workers=workers, threads=threads, device=device)
+    run(place, folder, only=only, workers=workers, threads=threads, device=device, finished=cells)
     summary = publish(place, folder)
+    cells.close()
     if ledger is not None:
         write_text(ledger, page(out))
     show({"folder": str(place.folder)}, markdown(summary), json)
