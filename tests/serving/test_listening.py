@@ -40,21 +40,40 @@ def test_two_workers_share_the_connections_and_one_left_gets_all() -> None:
         counts = [taken(listening.take(place)) for place in (0, 1)]
         assert sum(counts) == 200
         assert min(counts) > 60  # 5.6 standard deviations from half
-        listening.leave(0)
+        listening.leave(0, others=True)
         connect(listening, 20, stack)
         assert taken(listening.take(1)) == 20
-        listening.leave(1)  # the last one stays: who asks now waits for the next worker
+        again = listening.take(0)  # a new worker, which does not listen before it is ready
         connect(listening, 20, stack)
         assert taken(listening.take(1)) == 20
-        listening.take(0)
+        with socket.socket(fileno=os.dup(again)) as ready:
+            ready.listen()
         connect(listening, 200, stack)
         assert min(taken(listening.take(place)) for place in (0, 1)) > 60
+
+
+@spread
+def test_who_asks_while_no_worker_is_there_waits_for_the_first_that_is_ready() -> None:
+    with Listening("127.0.0.1", 0, 2) as listening, ExitStack() as stack:
+        listening.leave(0, others=True)
+        last = listening.take(1)
+        listening.leave(1, others=False)
+        connect(listening, 20, stack)
+        assert listening.take(0) == last  # the worker that starts first takes over those who wait
+        listening.ready()
+        assert taken(last) == 20
+        assert listening.take(1) != last
+        listening.leave(1, others=False)  # both are starting; worker 1 dies
+        listening.ready()  # worker 0 is there: nobody is to wait for worker 1
+        connect(listening, 20, stack)
+        assert taken(last) == 20
 
 
 def test_one_worker_has_one_socket_that_stays() -> None:
     with Listening("127.0.0.1", 0) as listening, ExitStack() as stack:
         before = listening.take(0)
-        listening.leave(0)
+        listening.leave(0, others=False)
+        listening.ready()
         assert listening.take(0) == before
         connect(listening, 3, stack)
         assert taken(before) == 3

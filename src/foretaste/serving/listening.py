@@ -2,8 +2,9 @@
 
 Several workers have a socket each on the same port, among which the system spreads the connections evenly. On one
 socket, whichever worker wakes first takes most of them, and on connections that are kept open it then does most of the
-work. A worker that is gone leaves its share to the others; the last socket is never closed, so that whoever asks while
-no worker is there waits.
+work. At first all listen, so that whoever asks before a worker is ready waits. A worker that is gone leaves its share
+to the others, and the one in its place listens when it is ready. Where no other is ready, its socket is kept: who asks
+waits there for the worker that is ready first.
 """
 
 from __future__ import annotations
@@ -37,11 +38,14 @@ class Listening:
                 self._sockets = {0: first}
             else:
                 first.close()
-                self._sockets = {place: self._shared() for place in range(count)}
+                self._sockets = {place: self._bound(alone=False) for place in range(count)}
+                for one in self._sockets.values():
+                    one.listen(BACKLOG)
         except OSError as error:
             said = error.strerror or error
             raise ConfigError(f"cannot listen on {host}, port {port}: {said}; choose another with --port") from None
         self.spread = len(self._sockets) > 1
+        self._kept: list[int] = []
 
     @property
     def place(self) -> str:
@@ -50,17 +54,30 @@ class Listening:
         return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
 
     def take(self, place: int) -> int:
-        """The file descriptor of a worker's socket."""
+        """The file descriptor of a worker's socket: its own, one that was kept, or a new one for it to listen on."""
         if not self.spread:
             return self._sockets[0].fileno()
         if place not in self._sockets:
-            self._sockets[place] = self._shared()
+            kept = self._kept[-1] if self._kept else None
+            self._sockets[place] = self._bound(alone=False) if kept is None else self._sockets.pop(kept)
+            self._kept = self._kept[:-1]
+        self._kept = [other for other in self._kept if other != place]
         return self._sockets[place].fileno()
 
-    def leave(self, place: int) -> None:
-        """A worker is gone: who connects from now on comes to the others."""
-        if self.spread and len(self._sockets) > 1 and place in self._sockets:
+    def leave(self, place: int, others: bool) -> None:
+        """A worker is gone. Where others are ready, who connects from now on comes to them."""
+        if not self.spread:
+            return
+        if others:
             self._sockets.pop(place).close()
+        else:
+            self._kept.append(place)
+
+    def ready(self) -> None:
+        """A worker is ready: who connects from now on does not come to sockets that were kept."""
+        for place in self._kept:
+            self._sockets.pop(place).close()
+        self._kept = []
 
     def __enter__(self) -> Self:
         return self
@@ -70,11 +87,6 @@ class Listening:
     ) -> None:
         for one in self._sockets.values():
             one.close()
-
-    def _shared(self) -> socket.socket:
-        found = self._bound(alone=False)
-        found.listen(BACKLOG)
-        return found
 
     def _bound(self, alone: bool) -> socket.socket:
         found = socket.socket(self._family, socket.SOCK_STREAM)

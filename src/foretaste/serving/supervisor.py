@@ -137,6 +137,7 @@ class Supervisor:
             self._failing(facts["failed"])
             return
         worker.ready = True
+        self.listening.ready()
         if not self.up and sum(one.ready for one in self.workers.values()) == self.count:
             self.up = True
             self.on_ready(facts["ready"])
@@ -149,7 +150,7 @@ class Supervisor:
         if not self.up:
             self._failing(f"a worker process ended before it was ready ({how}); its last lines say why")
             return
-        self.listening.leave(worker.place)
+        self.listening.leave(worker.place, any(one.ready for one in self.workers.values()))
         lived = time.monotonic() - worker.begun
         pause = 0.0 if lived > STEADY else min(max(2 * self.pauses[worker.place], 1.0), LONGEST_PAUSE)
         self.pauses[worker.place] = pause
