@@ -71,12 +71,13 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--folder", type=Path, help="where the stores are made, and removed again")
     parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--short", type=int, default=SHORT, help="events of the short history")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         torch.set_num_threads(1)
         with tempfile.TemporaryDirectory(prefix="states-", dir=arguments.folder) as folder:
-            print(json.dumps(measure(arguments.model[0], Path(folder))))
+            print(json.dumps(measure(arguments.model[0], Path(folder), arguments.short)))
         return
     before: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     found: dict[str, Any] = {
@@ -84,10 +85,11 @@ def main() -> None:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, 1 used",
         "versions": {"torch": torch.__version__, "numpy": np.__version__},
         "load_average": list(os.getloadavg()),
+        "short": arguments.short,
         "models": before.get("models", {}),
     }
     for name in arguments.model:
-        command = [sys.executable, __file__, "--one", "--model", name]
+        command = [sys.executable, __file__, "--one", "--model", name, "--short", str(arguments.short)]
         command += ["--folder", str(arguments.folder)] if arguments.folder else []
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
@@ -120,7 +122,7 @@ def counted() -> Sequences:
     return Sequences(items, users, sessions, np.zeros(count, np.uint8), numbers, times, columns=columns)
 
 
-def measure(name: str, folder: Path) -> dict[str, Any]:
+def measure(name: str, folder: Path, short: int = SHORT) -> dict[str, Any]:
     """Everything about one model."""
     began, kind = time.perf_counter(), model_class(name)
     with seeded(0):
@@ -135,7 +137,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         "float32": filled(engine, FILLED),
         "float16": filled(Engine(trained, MemoryStore(), EngineConfig(precision="float16")), 1),
         **drift(engine),
-        **costs(engine),
+        **costs(engine, short),
     }
     engine.close()
     return {**found, "seconds": round(time.perf_counter() - began, 1)}
@@ -198,17 +200,17 @@ def drift(engine: Engine) -> dict[str, Any]:
     }
 
 
-def costs(engine: Engine) -> dict[str, Any]:
+def costs(engine: Engine, short: int) -> dict[str, Any]:
     """Microseconds of an ask after a short and after a long history: the users of `filled`, and as many new ones."""
-    took: dict[int, list[tuple[float, float]]] = {SHORT: [], LONG: []}
+    took: dict[int, list[tuple[float, float]]] = {short: [], LONG: []}
     items = np.random.default_rng(2).integers(1, N_ITEMS + 1, ASKS).tolist()
     clock = START + 10**8  # after all histories, and before now
     for place, item in enumerate(items):
         user, turn = place % FILLED, place // FILLED % FRESH
-        if not turn:  # a history of 10 events again
+        if not turn:  # the short history again
             engine.forget(f"u{101 + user}")
-            take_in(engine, {f"u{101 + user}": history(101 + user, SHORT)})
-        pair = [(SHORT, f"u{101 + user}"), (LONG, f"u{1 + user}")]
+            take_in(engine, {f"u{101 + user}": history(101 + user, short)})
+        pair = [(short, f"u{101 + user}"), (LONG, f"u{1 + user}")]
         for length, name in pair if place % 2 else pair[::-1]:
             now = clock + place + 7200 * (place // (FILLED * FRESH))  # the open session is as long for both
             ask = Ask(user=name, events=[Event(item, now, id=f"new {place}")], k=K)
@@ -218,34 +220,35 @@ def costs(engine: Engine) -> dict[str, Any]:
     clocked, busy = ({length: np.array(times)[:, kind] for length, times in took.items()} for kind in (0, 1))
     return {
         **{f"ask_after_{length}_us": round(1e6 * float(np.median(times)), 1) for length, times in clocked.items()},
-        "ratio": ratio(clocked, np.median),
-        "ratio_of_means": ratio(clocked, np.mean),
+        "ratio": ratio(clocked, short, np.median),
+        "ratio_of_means": ratio(clocked, short, np.mean),
         "cpu": {
             **{f"ask_after_{length}_us": round(1e6 * float(np.median(times)), 1) for length, times in busy.items()},
-            "ratio": ratio(busy, np.median),
-            "ratio_of_means": ratio(busy, np.mean),
+            "ratio": ratio(busy, short, np.median),
+            "ratio_of_means": ratio(busy, short, np.mean),
         },
     }
 
 
-def ratio(took: dict[int, Any], middle: Callable[[Any], Any]) -> float:
+def ratio(took: dict[int, Any], short: int, middle: Callable[[Any], Any]) -> float:
     """Long to short."""
-    return round(float(middle(took[LONG]) / middle(took[SHORT])), 3)
+    return round(float(middle(took[LONG]) / middle(took[short])), 3)
 
 
 def table(found: dict[str, Any]) -> str:
     """All models, one line each."""
+    short = found["short"]
     lines = [
         "# What a user takes in the store, and what an event costs",
         "",
         f"Default Config; {N_ITEMS:,} items; bytes of record and base in the embedded store, every event with an id, "
         f"200 to 232 kept; drift of float16 after {LONG:,} events: the largest difference of a score, in standard "
         f"deviations of the user's scores, and how many of the best {K} are the same, on average and at least, "
-        f"{FILLED} users; one ask (an event in, {K} items out) after {SHORT} and after {LONG:,} events, the median of "
+        f"{FILLED} users; one ask (an event in, {K} items out) after {short} and after {LONG:,} events, the median of "
         f"{ASKS}; {found['machine']}. Made by `python benchmarks/serving_states.py`.",
         "",
         "| model | state, float32 | float16 | bytes after 50 events, float32 | float16 | after 200 | float16 "
-        "| after 10,000 | float16 | drift | same of 20 | ask after 10, us | after 10,000 | ratio | of means |",
+        f"| after 10,000 | float16 | drift | same of 20 | ask after {short}, us | after 10,000 | ratio | of means |",
         f"|{' --- |' * 15}",
     ]
     for name, one in found["models"].items():
@@ -257,7 +260,7 @@ def table(found: dict[str, Any]) -> str:
         if drift is not None:
             same = f"{drift['same_of_20']['mean']:.1f}, {drift['same_of_20']['least']}"
         cells += ["none" if drift is None else f"{drift['largest']:g}", same]
-        cells += [f"{one[f'ask_after_{length}_us']:,.0f}" for length in (SHORT, LONG)]
+        cells += [f"{one[f'ask_after_{length}_us']:,.0f}" for length in (short, LONG)]
         cells += [f"{one[kind]:.2f}" for kind in ("ratio", "ratio_of_means")]
         lines.append(f"| {' | '.join([name, *cells])} |")
     return "\n".join(lines) + "\n"
