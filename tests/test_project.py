@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "training": {"data", "models", "evaluation"},
     "recommender": {"data", "models", "evaluation", "training", "retrieval"},
     "spaces": set[str](),
+    "threads": set[str](),
     "words": {"data", "evaluation"},
     "compare": {
         "data",
@@ -46,6 +47,7 @@ MAY_IMPORT = {
         "retrieval",
         "recommender",
         "spaces",
+        "threads",
         "words",
         "pages",
         "inspection",

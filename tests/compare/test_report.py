@@ -264,7 +264,7 @@ def test_a_cell_that_never_searched_has_no_time_of_a_search(summary: Summary) ->
     line = summary.line(FPMC)
     old = tuple({**cell, "seconds": {"total": 2.0}} for cell in line.cells)
     bare = replace(summary, lines=(replace(line, cells=old),))
-    (found,) = rows_of(results(bare, looks([FPMC])).text).values()
+    (found,) = rows_of(results(bare, looks([FPMC]))).values()
     assert found[5:7] == ["", "2 tried"]
 
 
