@@ -245,7 +245,7 @@ def table(found: dict[str, Any]) -> str:
         f"200 to 232 kept; drift of float16 after {LONG:,} events: the largest difference of a score, in standard "
         f"deviations of the user's scores, and how many of the best {K} are the same, on average and at least, "
         f"{FILLED} users; one ask (an event in, {K} items out) after {short} and after {LONG:,} events, the median of "
-        f"{ASKS}; {found['machine']}. Made by `python benchmarks/serving_states.py`.",
+        f"{ASKS}; {found['machine']}. Made by `python benchmarks/serving_states.py --short {short}`.",
         "",
         "| model | state, float32 | float16 | bytes after 50 events, float32 | float16 | after 200 | float16 "
         f"| after 10,000 | float16 | drift | same of 20 | ask after {short}, us | after 10,000 | ratio | of means |",

@@ -3,8 +3,8 @@
     python benchmarks/softmax_speed.py [--seconds 40] [--threads 2]
 
 Rows of D = 64 against catalogues of the sizes of DIGINETICA (43,000 items), YOOCHOOSE 1/64 (17,400) and MovieLens-100K
-(1,700), 512 rows a step. Three ways that give the same float32 numbers: PyTorch's own cross-entropy on the product,
-ours, and ours with the products left to PyTorch's default (MKL); and ours with products of bfloat16. Below them the
+(1,700), 512 rows a step. Ways that give the same float32 numbers: PyTorch's own cross-entropy on the product, ours, and
+ours with the products of PyTorch's default (MKL) and of oneDNN; and ours with products of bfloat16. Below them the
 sizes of blocks and tiles that were tried for the largest catalogue.
 
 The ways take turns, round after round, and each keeps its best time: a passing load then slows all of them or none.
@@ -71,9 +71,20 @@ def plain(queries: Tensor, matrix: Tensor, targets: Tensor) -> Tensor:
     return cross_entropy(queries @ matrix.T, targets)
 
 
-def by_default_product(queries: Tensor, matrix: Tensor, targets: Tensor) -> Tensor:
-    with patch.object(products, "onednn_product", lambda: None):
-        return catalogue_cross_entropy(queries, matrix, targets)
+def made_by(product: products.Product | None) -> Way:
+    """With this product in place of the one that the processor's maker decides."""
+
+    def run(queries: Tensor, matrix: Tensor, targets: Tensor) -> Tensor:
+        with patch.object(products, "onednn_product", lambda: product):
+            return catalogue_cross_entropy(queries, matrix, targets)
+
+    return run
+
+
+def onednn() -> products.Product | None:
+    """oneDNN's product, whoever made the processor."""
+    with patch.object(products, "made_by_intel", lambda: False):
+        return products.onednn_product.__wrapped__()
 
 
 def rounded(queries: Tensor, matrix: Tensor, targets: Tensor) -> Tensor:
@@ -88,7 +99,8 @@ def measure(seconds: float) -> dict[str, Any]:
     """Everything, in `seconds` all together."""
     result: dict[str, Any] = {"rows_per_second": {}}
     for name, items in CATALOGUES.items():
-        ways = {"plain": plain, "blocked": catalogue_cross_entropy, "blocked, default product": by_default_product}
+        ways = {"plain": plain, "blocked": catalogue_cross_entropy, "blocked, default product": made_by(None)}
+        ways["blocked, oneDNN"] = made_by(onednn())
         ways["blocked, bfloat16"] = rounded
         times = best_of({way: step(run, items) for way, run in ways.items()}, seconds / 5)
         result["rows_per_second"][f"{name}, {items} items"] = {way: round(ROWS / t) for way, t in times.items()}

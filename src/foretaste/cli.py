@@ -37,8 +37,7 @@ app = App(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 well, 2 for an error that a line explains, 1 for a fault, 130 if interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    for name, value in WAITING.items():  # before torch is loaded
-        os.environ.setdefault(name, value)
+    os.environ.update({**WAITING, **os.environ})  # before torch is loaded
     try:
         app([word for word in given if word != "--debug"], exit_on_error=False, print_error=False)
     except (Exception, KeyboardInterrupt) as error:

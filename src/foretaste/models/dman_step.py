@@ -8,7 +8,7 @@ Letters: B rows, L layers, T events of a segment, m slots, D embedding.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from foretaste.models.contract import State
 
 if TYPE_CHECKING:
-    from foretaste.models.dman import DMAN
+    from foretaste.models.dman import DMAN, Block
 
 
 def next_event(model: DMAN, items: Tensor, state: State) -> tuple[Tensor, State]:
@@ -33,7 +33,7 @@ def next_event(model: DMAN, items: Tensor, state: State) -> tuple[Tensor, State]
         if not c.nran:
             cached = state["cached"][:, number]                            # [B, T, D]
             keys = torch.cat([cached if c.bare else cached + model.cached_position, keys], 1)  # [B, 2T, D]
-        rows = _attended(layer, rows, keys, visible)                       # [B, D]  eq. 1
+        rows = _attended(cast("Block", layer), rows, keys, visible)                       # [B, D]  eq. 1
     answer = rows if c.bare else model.short_norm(rows)                    # [B, D]
     if c.memory != "none":
         answer = _gated(model, first, answer, state)                       # [B, D]
@@ -46,14 +46,13 @@ def _visible(model: DMAN, state: State) -> Tensor:
     own = torch.arange(c.segment, device=count.device) <= count[:, None]   # [B, T]
     if not c.nran:
         own = torch.cat([(state["closed"] > 0)[:, None].expand(-1, c.segment), own], 1)  # [B, 2T]
-    return own[:, None]
+    return own[:, None]                                                    # [B, 1, T or 2T]
 
 
-def _attended(layer: Any, rows: Tensor, keys: Tensor, visible: Tensor) -> Tensor:
+def _attended(layer: Block, rows: Tensor, keys: Tensor, visible: Tensor) -> Tensor:
     """One layer for one query a row: rows [B, D], keys [B, V, D], visible [B, 1, V] -> [B, D]"""
     pooled, _ = layer.attention.read(layer.attention.ask(rows)[:, None], keys, visible)  # [B, 1, D]
-    found: Tensor = layer.around(rows, pooled[:, 0])                       # [B, D]
-    return found
+    return layer.around(rows, pooled[:, 0])                                # [B, D]
 
 
 def _gated(model: DMAN, rows: Tensor, short: Tensor, state: State) -> Tensor:
@@ -61,8 +60,8 @@ def _gated(model: DMAN, rows: Tensor, short: Tensor, state: State) -> Tensor:
     c, used = model.config, state["filled"]                                # [B]
     visible = torch.arange(-c.slots, 0, device=used.device) >= -used[:, None, None]  # [B, 1, m]
     for number, layer in enumerate(model.long):
-        rows = _attended(layer, rows, state["memory"][:, number], visible)  # [B, D]  eq. 2
-    rows = rows if c.bare else model.long_norm(rows)
+        rows = _attended(cast("Block", layer), rows, state["memory"][:, number], visible)  # [B, D]  eq. 2
+    rows = rows if c.bare else model.long_norm(rows)                       # [B, D]
     G = torch.sigmoid(model.gate_short(short) + model.gate_long(rows))     # [B, D]
     return torch.where(used[:, None] > 0, G * short + (1 - G) * rows, short)  # eq. 3
 

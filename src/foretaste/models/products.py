@@ -1,9 +1,9 @@
 """One matrix product, the fastest exact float32 that this machine has: the same for training and for ranking.
 
 On a CPU that is not Intel's, oneDNN's product is used where PyTorch has it. It is plain float32, as exact as the
-default one (MKL), which treats other makers' processors coldly: there oneDNN is twice as fast or more, and on Intel's
-a quarter slower (`benchmarks/softmax_speed.py`). The maker decides, not a race, so that numbers repeat to the last bit
-on one machine. The door to oneDNN is the one that PyTorch's own compiler uses; it is tried once, and where it is
+default one (MKL), which treats other makers' processors coldly; on Intel's own MKL is the faster
+(`benchmarks/softmax_speed.py` measures both). The maker decides, not a race, so that numbers repeat to the last bit on
+one machine. The door to oneDNN is the one that PyTorch's own compiler uses; it is tried once, and where it is
 missing or does not give the product, the default serves.
 """
 
