@@ -15,7 +15,7 @@ from pathlib import Path
 from foretaste.compare.grid import Grid, Place, Row
 from foretaste.compare.publish import fingerprint, publish
 from foretaste.compare.run import run
-from foretaste.compare.summary import markdown
+from foretaste.compare.written import markdown
 from foretaste.data import splits
 from foretaste.data.prepared import Prepared
 from foretaste.data.simulate import known

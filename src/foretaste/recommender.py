@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pydantic import Field
 
 import foretaste
@@ -33,6 +34,13 @@ from foretaste.training.settings import TrainConfig
 
 CUTOFFS = (5, 10, 20)
 """Of the metrics that are measured on the validation part after each pass."""
+
+
+REFITTED = (
+    "this recommender was trained on the validation part too (refit): the figures say how well it is remembered, not "
+    "what will come"
+)
+"""Beside figures of the validation part."""
 
 
 class Recommender:
@@ -115,17 +123,21 @@ class Recommender:
             raise ConfigError("refit=True chooses the number of passes on a validation part, and this log has none")
         asked = _questions(log, VALIDATION, protocol) if has_slice else None
 
+        training = log.of_part(TRAIN)
+        strangers = torch.from_numpy(np.setdiff1d(np.arange(1, model.n_users + 1), training.user_numbers))
+
         def validate(candidate: SequenceModel) -> Mapping[str, float]:
             assert asked is not None
+            candidate.forget(strangers)  # users of the validation part alone
             return evaluate(candidate, log, asked, cutoffs=cutoffs, device=device).means()
 
-        training = log.of_part(TRAIN)
         model.count(training)
         self.result = train(
             model,
             training,
             config,
             validate=validate if has_slice else None,
+            asked=repr(protocol),
             folder=folder,
             device=device,
             report=report,
@@ -158,7 +170,10 @@ class Recommender:
                 "evaluate on the prepared folder it was trained from"
             )
         asking = named(protocol) if isinstance(protocol, str) else protocol
-        return evaluate(trained.model, data.sequences, _questions(data.sequences, part, asking), **options)
+        found = evaluate(trained.model, data.sequences, _questions(data.sequences, part, asking), **options)
+        if part == VALIDATION and trained.facts.get("trained_with", {}).get("refit"):
+            found = replace(found, facts=replace(found.facts, notes=(*found.facts.notes, REFITTED)))
+        return found
 
     @property
     def trained(self) -> Trained:
@@ -191,7 +206,9 @@ class Recommender:
     def load(cls, folder: str | Path, device: str = "cpu") -> Recommender:
         """Read a saved recommender."""
         trained = Trained.load(folder, device)
-        new = cls(trained.name, **trained.model.config.model_dump())
+        made = trained.facts.get("trained_with", {})
+        known = {name: value for name, value in made.items() if name in TrainConfig.model_fields}
+        new = cls(trained.name, **known, **trained.model.config.model_dump())
         new._trained = trained
         return new
 

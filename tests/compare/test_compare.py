@@ -18,6 +18,7 @@ import pytest
 
 from foretaste import EventLog, Recommender, shop
 from foretaste.compare.cell import tune
+from foretaste.compare.cost import spent
 from foretaste.compare.grid import Grid, Place, Row
 from foretaste.compare.search import Trial, named
 from foretaste.compare.summary import summarise
@@ -100,6 +101,70 @@ def test_the_table_and_the_numbers(compared: Path) -> None:
     recall = [row for row in rows if row["row"] == "pop" and row["metric"] == "recall@20" and row["seed"] == "1"]
     assert float(recall[0]["value"]) == summarise(Place(compared)).line("pop").figures["recall@20"].seeds[1]
     assert {row["metric"] for row in rows if row["question"] == "cost"} >= {"training", "peak_mb", "median"}
+
+
+def test_a_cell_costs_what_its_passes_took(compared: Path) -> None:
+    """And not what the last of its processes took, which may have been the shortest of three."""
+    first, second = summarise(Place(compared)).line("bpr-mf").cells
+    assert first["seconds"]["tuning"] == pytest.approx(sum(one["seconds"] for one in first["tried"]), abs=0.01)
+    own = sum(one["seconds"] + one["validation_seconds"] for one in second["history"])
+    assert second["seconds"]["tuning"] == pytest.approx(own, abs=0.01)  # it chose the number of passes alone
+    assert 0 < first["seconds"]["training"] < first["seconds"]["tuning"]
+    assert first["machine"].keys() >= {"processor", "cores", "torch", "foretaste"}
+    assert f"({first['made']})." in (compared / "table.md").read_text()
+
+
+def test_a_refit_is_no_part_of_its_trial(tmp_path: Path) -> None:
+    lines = '{"epoch": 1, "seconds": 2.0, "validation_seconds": 0.5}\n{"epoch": 2, "seconds": 3.0}\n'
+    for name in ("", "before", "refit", "refit/before"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "log.jsonl").write_text(lines)
+    assert spent(tmp_path) == 11.0
+    assert spent(tmp_path / "refit") == 11.0
+
+
+def test_differences_outlive_the_ranks(compared: Path, tmp_path: Path) -> None:
+    whole = summarise(Place(compared))
+    shutil.copytree(compared, tmp_path / "kept", ignore=shutil.ignore_patterns("ranks"))
+    kept = summarise(Place(tmp_path / "kept"))
+    assert [line.against for line in kept.lines] == [line.against for line in whole.lines]
+    assert [line.p for line in kept.lines] == [line.p for line in whole.lines]
+    assert kept.reference == whole.reference
+    path = Place(tmp_path / "kept").cell("twin", 0)
+    cell = json.loads(path.read_text())
+    cell["test"]["metrics"]["recall@20"]["value"] += 0.01
+    path.write_text(json.dumps(cell))
+    assert summarise(Place(tmp_path / "kept")).line("twin").against is None  # no longer the cell that was compared
+
+
+def test_every_number_is_in_a_sheet(compared: Path) -> None:
+    summary = summarise(Place(compared))
+    read = {name: list(csv.DictReader((compared / f"{name}.csv").open())) for name in ("rows", "passes", "trials")}
+    twin = next(row for row in read["rows"] if row["row"] == "twin" and row["metric"] == "recall@20")
+    line = summary.line("twin")
+    assert line.against is not None
+    assert float(twin["difference"]) == line.against.difference
+    assert float(twin["p_holm"]) == line.p
+    cells = summary.line("bpr-mf").cells
+    assert [row["seed"] for row in read["passes"]] == ["0"] * len(cells[0]["history"]) + ["1"] * len(
+        cells[1]["history"]
+    )
+    mine = [row for row in read["trials"] if row["row"] == "bpr-mf"]
+    assert [float(row["validation recall@20"]) for row in mine] == [one["score"] for one in cells[0]["tried"]]
+    assert [row["chosen"] for row in mine].count("True") == 1
+
+
+def test_a_metric_that_is_not_measured_is_refused_before_anything_is_trained(
+    tmp_path: Path, clicks: Path, ft: Shell
+) -> None:
+    ran = ft("compare", clicks, "--out", tmp_path / "out", "--models", "pop", "--metric", "recal@20")
+    assert ran.status == 2
+    assert "metric 'recal@20' is not measured; did you mean 'recall@20'" in ran.err
+    one = ("--out", tmp_path / "fifty", "--models", "pop", "--seeds", "1")
+    found = ft.well("compare", clicks, *one, "--metric", "recall@30", "--json").json
+    assert found["grid"]["cutoffs"] == [5, 10, 20, 30]
+    tuned = ft.well("tune", clicks, "--model", "pop", "--metric", "recall@30", "--out", tmp_path / "pop.toml", "--json")
+    assert tuned.json["saved"] == str(tmp_path / "pop.toml")
 
 
 def test_finished_cells_are_kept_and_a_new_row_is_added(compared: Path, clicks: Path, ft: Shell) -> None:

@@ -212,10 +212,12 @@ def test_a_checkpoint_from_before_a_setting_existed_goes_on(tmp_path: Path) -> N
 def test_a_folder_of_another_run_or_a_broken_checkpoint_is_refused(tmp_path: Path) -> None:
     log, config = log_of(random_rows()), TrainConfig(epochs=1)
     train(new_model(), log, config, folder=tmp_path)
-    with pytest.raises(ConfigError, match="other settings or another log"):
+    with pytest.raises(ConfigError, match="other settings, another log"):
         train(new_model(), log, config.with_(learning_rate=0.5), folder=tmp_path)
-    with seeded(0), pytest.raises(ConfigError, match="other settings or another log"):
+    with seeded(0), pytest.raises(ConfigError, match="other settings, another log"):
         train(NARM(20, SMALL.with_(hidden_size=9)), log, config, folder=tmp_path)
+    with pytest.raises(ConfigError, match="another log or another protocol"):
+        train(new_model(), log_of([row[::-1] for row in random_rows()]), config, folder=tmp_path)  # as many targets
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(SavedFileError, match="truncated"):

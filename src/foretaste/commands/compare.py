@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from foretaste import words
-from foretaste.compare.grid import Grid, Place, Row
+from foretaste.compare.grid import Grid, Place, Row, lengths
 from foretaste.compare.publish import fingerprint, publish
 from foretaste.compare.run import run
-from foretaste.compare.summary import facts_of, markdown
+from foretaste.compare.summary import facts_of
 from foretaste.compare.tracked import TrackedCells
+from foretaste.compare.written import markdown
 from foretaste.data.files import write_text
 from foretaste.data.folders import check_place
 from foretaste.data.prepared import Prepared
@@ -100,7 +101,7 @@ def compare(
         ask=protocol,
         metric=metric,
         show=tuple(dict.fromkeys((metric, f"mrr@{max(cutoffs)}"))),
-        cutoffs=cutoffs,
+        cutoffs=lengths(metric, cutoffs),
         data=fingerprint(log),
     )
     place.begin(grid)
@@ -167,7 +168,9 @@ def tune(
     check_place(out)
     log = Prepared.open(data)
     row = Row(name=model, model=model, settings=words.settings(set), trials=trials)
-    grid = Grid(title="", rows=(row,), seeds=(seed,), ask=protocol, metric=metric)
+    grid = Grid(
+        title="", rows=(row,), seeds=(seed,), ask=protocol, metric=metric, show=(metric,), cutoffs=lengths(metric)
+    )
     place = Place(out.with_name(f"{out.name}.run"))
     place.begin(grid)
     live = sys.stderr.isatty()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from foretaste.compare.grid import Place
 from foretaste.compare.publish import fingerprint, publish
 from foretaste.compare.run import run
-from foretaste.compare.summary import Summary, markdown, summarise
+from foretaste.compare.summary import Line, Summary, summarise
 from foretaste.compare.tables import Table, names, table
 from foretaste.compare.tracked import TrackedCells
+from foretaste.compare.written import markdown
 from foretaste.data import datasets
 from foretaste.data.files import write_text
 from foretaste.data.prepared import Prepared
@@ -26,7 +28,7 @@ def reproduce(
     data: tuple[str, ...] = (),
     out: Path = Path("reproductions"),
     rows: str = "",
-    seeds: int = 1,
+    seeds: int | None = None,
     workers: int = 1,
     threads: Threads = 1,
     device: Device = "cpu",
@@ -52,11 +54,11 @@ def reproduce(
     rows
         Only these rows, with commas. Default: all.
     seeds
-        Trainings of each row with the chosen settings.
+        Trainings of each row with the chosen settings. Default: what the table says, 3 where a training is short.
     workers
         Cells made at a time.
     list
-        Show every table and how far it is in OUT; make nothing.
+        Show every table, and how far its rows are in OUT; make nothing.
     ledger
         Also write the ledger of all tables in OUT to this file, as Markdown.
     """
@@ -70,13 +72,13 @@ def reproduce(
             write_text(ledger, page(out))
         show(facts, text, json)
         return
-    if seeds < 1:
+    if seeds is not None and seeds < 1:
         raise ConfigError(f"seeds = {seeds}; give at least 1")
     wanted, place = table(name), Place(out / (name if name in names() else Path(name).stem))
     cells = TrackedCells(tracker(track), place)
     folder = prepared_folder(wanted, data, out)
     log = Prepared.open(folder)
-    grid = wanted.grid(tuple(range(seeds)), fingerprint(log))
+    grid = wanted.grid(tuple(range(seeds or wanted.seeds)), fingerprint(log))
     only = [grid.row(part.strip()).name for part in rows.split(",") if part.strip()]
     place.begin(grid)
     run(place, folder, only=only, workers=workers, threads=threads, device=device, finished=cells)
@@ -105,21 +107,21 @@ def states(out: Path) -> tuple[dict[str, Any], str]:
     """How far every table is."""
     facts: dict[str, Any] = {}
     for name in names():
-        wanted, summary = table(name), _summary(out / name)
-        grid = wanted.grid()
-        done = 0 if summary is None else sum(_finished(summary, row.name) for row in grid.rows)
-        facts[name] = {
-            "paper": wanted.paper,
-            "data": wanted.data,
-            "rows": len(grid.rows),
-            "done": done,
-            "state": "done" if done == len(grid.rows) else "begun" if done else _waiting(wanted, out),
-        }
-    wide = max(map(len, facts), default=0)
-    lines = [
-        f"{name:{wide}}  {one['done']:3}/{one['rows']:<3} rows  {one['state']:10}  {one['paper']}, on {one['data']}"
-        for name, one in facts.items()
-    ]
+        wanted = table(name)
+        summary, waiting = _summary(out / name, wanted), _waiting(wanted, out)
+        rows = {row.name: _state(summary, row.name, waiting) for row in wanted.grid().rows}
+        done = sum(state == "done" for state in rows.values())
+        state = "done" if done == len(rows) else "begun" if set(rows.values()) != {waiting} else waiting
+        facts[name] = {"paper": wanted.paper, "data": wanted.data, "state": state, "done": done, "rows": rows}
+    wide, lines = max(map(len, facts), default=0), []
+    for name, one in facts.items():
+        count = f"{one['done']:3}/{len(one['rows']):<3} rows"
+        lines.append(f"{name:{wide}}  {count}  {one['state']:10}  {one['paper']}, on {one['data']}")
+        if one["state"] == "begun":
+            groups: dict[str, list[str]] = {}
+            for row, state in one["rows"].items():
+                groups.setdefault(state, []).append(row)
+            lines += [f"{'':{wide}}  {state}: {', '.join(found)}" for state, found in groups.items()]
     return facts, "\n".join(lines)
 
 
@@ -134,28 +136,40 @@ def page(out: Path) -> str:
         "",
     ]
     for name in names():
-        wanted, summary = table(name), _summary(out / name)
-        if summary is None or not any(line.cells for line in summary.lines):
-            lines += [f"## {wanted.paper}, on {wanted.data}", "", f"Needs data: {wanted.data}.", ""]
+        wanted = table(name)
+        summary, command = _summary(out / name, wanted), f"`foretaste reproduce {name} --out {out.as_posix()}`"
+        if summary is None or not any(line.cells or line.failures for line in summary.lines):
+            log = f"its log: {wanted.data}, {datasets.recipe(wanted.data).title}"
+            lines += [f"## {wanted.paper}, on {wanted.data}", "", f"{command}: not made yet; {log}.", ""]
             continue
         body = markdown(summary).splitlines()
-        lines += [f"#{body[0]}", "", f"`foretaste reproduce {name}`", *body[1:], ""]
-        missing = [row.name for row in wanted.grid().rows if not _finished(summary, row.name)]
+        lines += [f"#{body[0]}", "", command, *body[1:], ""]
+        missing = [line.name for line in summary.lines if not line.cells and not line.failures]
         lines += [f"Not made yet: {', '.join(missing)}.", ""] if missing else []
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _summary(folder: Path) -> Summary | None:
+def _summary(folder: Path, wanted: Table) -> Summary | None:
+    """What was made of a table, with the words and the paper's figures as the table has them today."""
     if not (folder / "grid.json").exists():
         return None
     try:
-        return summarise(Place(folder))
+        made, grid = summarise(Place(folder)), wanted.grid()
+        lines = {line.name: line for line in made.lines}
+        today = [
+            replace(lines.get(row.name, Line(row.name, row.model, "")), published=row.published) for row in grid.rows
+        ]
+        return Summary(grid.with_(seeds=made.grid.seeds), tuple(today), made.reference)
     except (DataError, SavedFileError) as error:
         raise type(error)(f"{folder}: {error}") from None
 
 
-def _finished(summary: Summary, name: str) -> bool:
-    return any(line.name == name and bool(line.cells) for line in summary.lines)
+def _state(summary: Summary | None, name: str, waiting: str) -> str:
+    """Of a row: done, failed (and why), ready, needs data."""
+    line = None if summary is None else summary.line(name)
+    if line is None or not (line.cells or line.failures):
+        return waiting
+    return "done" if line.cells else f"failed ({next(iter(line.failures.values()))})"
 
 
 def _waiting(wanted: Table, out: Path) -> str:

@@ -13,17 +13,17 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import resource
 import shutil
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from foretaste import words
-from foretaste.compare.cost import latency
+from foretaste.compare.cost import latency, machine, memory, spent
 from foretaste.compare.grid import Grid, Place, Row
 from foretaste.compare.search import Settings, Stop, Trial, best_of, exactly, search
 from foretaste.compare.trials import Bench, Crew, Say, progress
@@ -37,14 +37,18 @@ def make(
     prepared: Prepared, grid: Grid, row: Row, seed: int, place: Place, device: str, say: Say, crew: Crew | None = None
 ) -> dict[str, Any]:
     """The cell, as it is kept."""
-    began = time.perf_counter()
     tried, chosen = tune(prepared, grid, row, seed, place, device, say, crew)
-    tuned, bench = time.perf_counter(), Bench(prepared, grid, row, seed, place, device)
+    bench = Bench(prepared, grid, row, seed, place, device)
     final = bench.recommender(chosen.change)
     counts = final.kind.learns == "counts"
     folder = None if counts else bench.folder(chosen.change)
+    began = time.perf_counter()
     final.fit(prepared, protocol=bench.asked, refit=True, folder=folder, device=device, report=progress(say, "final"))
     trained = time.perf_counter()
+    tuning, training = sum(trial.seconds for trial in tried), trained - began
+    if folder is not None:  # what its passes took, whoever was killed in between
+        training = spent(folder / "refit")
+        tuning = tuning or spent(folder)  # of a seed that chose nothing but the number of passes
     say({"step": "ranking"})
     found = final.evaluate(prepared, protocol=words.protocol(grid.ask), cutoffs=grid.cutoffs, name=row.name)
     found.save_ranks(place.ranks(row.name, seed))
@@ -71,12 +75,14 @@ def make(
         "test": found.as_dict(),
         "also": also,
         "seconds": {
-            "tuning": round(tuned - began, 2),
-            "training": round(trained - tuned, 2),
+            "tuning": round(tuning, 2),
+            "training": round(training, 2),
             "ranking": round(ranked - trained, 2),
         },
         "milliseconds": latency(final.trained, prepared) if final.trained.model.causal else None,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform != "darwin" else 2**20),
+        **memory(device),
+        "machine": machine(device),
+        "made": datetime.now(UTC).date().isoformat(),
     }
 
 

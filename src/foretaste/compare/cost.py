@@ -1,13 +1,22 @@
-"""What an answer costs: one request at a time, from a history of raw ids to twenty recommendations."""
+"""What a cell costs: its passes, its memory, an answer, one request at a time; and the machine that it ran on."""
 
 from __future__ import annotations
 
+import json
+import os
+import platform
+import resource
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+import foretaste
 from foretaste.data.prepared import Prepared
+from foretaste.models.products import processor
 from foretaste.models.saved import Trained
 
 REQUESTS, WARM, K, LONGEST = 200, 10, 20, 200
@@ -36,3 +45,38 @@ def latency(trained: Trained, prepared: Prepared) -> dict[str, float]:
         spent.append(1000 * (time.perf_counter() - began))
     median, p90, p99 = np.percentile(spent[WARM:], [50, 90, 99])
     return {"median": round(float(median), 3), "p90": round(float(p90), 3), "p99": round(float(p99), 3)}
+
+
+def spent(folder: Path) -> float:
+    """Seconds of all passes made in a folder, with their validation, and of what went before; those before a kill too.
+
+    A refit below it is a training of its own.
+    """
+    total = 0.0
+    for path in folder.rglob("log.jsonl"):
+        if "refit" not in path.relative_to(folder).parts:
+            passes = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+            total += sum(one["seconds"] + one.get("validation_seconds", 0.0) for one in passes)
+    return total
+
+
+def memory(device: str) -> dict[str, int]:
+    """The most that this process held, in MB: of the machine's memory, and of the GPU's where it was used."""
+    found = {
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 1024)
+    }
+    if torch.device(device).type == "cuda":
+        found["gpu_peak_mb"] = torch.cuda.max_memory_allocated(device) // 2**20
+    return found
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What figures of cost belong to."""
+    gpu = {"gpu": torch.cuda.get_device_name(device)} if torch.device(device).type == "cuda" else {}
+    return {
+        "processor": processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        **gpu,
+        "torch": torch.__version__,
+        "foretaste": foretaste.__version__,
+    }

@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from foretaste.config import Config
 from foretaste.data.files import write_text
 from foretaste.errors import ConfigError, SavedFileError, nearest
+from foretaste.evaluation.metrics import of_cases
 
 FIXED = ("ask", "choose", "metric", "cutoffs", "also", "data")
 """What cannot change once cells are there: they would not be comparable."""
@@ -82,6 +84,10 @@ class Grid(Config):
             raise ValueError(f"two rows are called '{twice}'")
         if self.reference and self.reference not in names:
             raise ValueError(f"the reference '{self.reference}' is no row; {nearest(self.reference, names)}")
+        measured = of_cases(np.ones(1, np.int64), np.arange(2), self.cutoffs)
+        for name in (self.metric, *self.show):
+            if name not in measured:
+                raise ValueError(f"metric '{name}' is not measured; {nearest(name, measured)}")
         if not self.rows or not self.seeds:
             raise ValueError("a comparison needs at least one row and one seed")
         return self
@@ -92,6 +98,12 @@ class Grid(Config):
             if row.name == name:
                 return row
         raise ConfigError(f"no row is called '{name}'; {nearest(name, [row.name for row in self.rows])}")
+
+
+def lengths(metric: str, cutoffs: tuple[int, ...] = (5, 10, 20)) -> tuple[int, ...]:
+    """The list lengths, and that of the metric: with "recall@50" 50 too."""
+    k = metric.partition("@")[2]
+    return tuple(sorted({*cutoffs, int(k)})) if k.isdecimal() and int(k) > 0 else cutoffs
 
 
 class Place:

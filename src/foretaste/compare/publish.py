@@ -1,4 +1,4 @@
-"""What a comparison leaves for people and machines: table.md, numbers.csv, breakdowns.csv, report.html and figures."""
+"""What a comparison leaves for people and machines: table.md, pairs.json, CSV files, report.html and figures."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from foretaste.compare.grid import Place
+from foretaste.compare.pairs import keep
 from foretaste.compare.report import write_report
-from foretaste.compare.summary import Summary, breakdowns, markdown, numbers, summarise
+from foretaste.compare.sheets import sheets
+from foretaste.compare.summary import Summary, summarise
+from foretaste.compare.written import markdown
 from foretaste.data.files import write_text
 from foretaste.data.prepared import Prepared
 from foretaste.pages.drawings import NoMatplotlib
@@ -19,9 +22,11 @@ from foretaste.pages.drawings import NoMatplotlib
 def publish(place: Place, data: Path | None) -> Summary:
     """Write what is finished; `data` is the prepared folder, whose histories the report shows."""
     summary = summarise(place)
-    write_text(place.folder / "table.md", markdown(summary))
-    write_text(place.folder / "numbers.csv", numbers(summary))
-    write_text(place.folder / "breakdowns.csv", breakdowns(summary))
+    cells = {line.name: line.cells for line in summary.lines}
+    found = {line.name: line.against for line in summary.lines if line.against is not None}
+    keep(place, summary.grid.show[0], summary.reference, cells, found)
+    for name, text in {"table.md": markdown(summary), **sheets(summary)}.items():
+        write_text(place.folder / name, text)
     try:
         write_report(place, summary, data)
     except NoMatplotlib as error:

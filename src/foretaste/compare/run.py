@@ -158,7 +158,7 @@ class Board:
         self.doing: dict[Job, str] = {}
         self.lock = threading.Lock()
         self.spent: dict[str, list[float]] = defaultdict(list)
-        """Seconds of finished cells, by row; of first seeds with their tuning, of others without."""
+        """Of each row: seconds of its first seed, and of another, which tries one setting."""
         self.all = [(row.name, seed) for row in grid.rows for seed in grid.seeds]
         self.done = {job for job in self.all if self._remember(job)}
         if self.done:
@@ -167,8 +167,9 @@ class Board:
     def _remember(self, job: Job) -> bool:
         cell = self.place.read(*job)
         if cell is not None:
-            tuning = cell["seconds"].get("tuning", 0.0) if job[1] == min(self.grid.seeds) else 0.0
-            self.spent[job[0]] += [sum(cell["seconds"].values()), sum(cell["seconds"].values()) - tuning]
+            total, tries = sum(cell["seconds"].values()), max(len(cell["tried"]), 1)
+            others = total - cell["seconds"].get("tuning", 0.0) * (1 - 1 / tries)
+            self.spent[job[0]] += [total, others] if job[1] == min(self.grid.seeds) else [total]
         return cell is not None
 
     def begin(self, job: Job) -> None:

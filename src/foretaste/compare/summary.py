@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from foretaste.compare.grid import Grid, Place
+from foretaste.compare.pairs import Averaged, against
 from foretaste.errors import DataError
 from foretaste.evaluation.report import Evaluation
-from foretaste.evaluation.significance import Paired, holm, intervals, paired
+from foretaste.evaluation.significance import Paired, intervals
 
-COSTS = ("tuning", "training", "ranking", "targets_per_second", "peak_mb", "weights", "median", "p90", "p99")
+COSTS = (
+    "tuning",
+    "training",
+    "ranking",
+    "targets_per_second",
+    "peak_mb",
+    "gpu_peak_mb",
+    "weights",
+    "median",
+    "p90",
+    "p99",
+)
 """Seconds, targets trained a second, megabytes, a number, milliseconds an answer."""
-Averaged = tuple[NDArray[np.float64], NDArray[np.int64]]
-"""A figure of each case, and which cases belong together."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +41,14 @@ class Figure:
     """The 95 % interval over users: each user's figure is the mean over the seeds."""
     seeds: tuple[float, ...]
     """One value a seed."""
+    optimistic: float | None = None
+    """The mean, ties counted for the model."""
 
     def text(self) -> str:
-        """In percent: `25.31 (24.90 to 25.71) [25.02 to 25.60]`."""
-        text = f"{100 * self.mean:.2f} ({100 * self.low:.2f} to {100 * self.high:.2f})"
+        """In percent: `25.31 (24.90 to 25.71) [25.02 to 25.60]`; `25.31-25.40 (...` where ties make a difference."""
+        value, best = f"{100 * self.mean:.2f}", f"{100 * (self.optimistic or self.mean):.2f}"
+        value = value if value == best else f"{value}-{best}"
+        text = f"{value} ({100 * self.low:.2f} to {100 * self.high:.2f})"
         if len(self.seeds) == 1:
             return text
         return f"{text} [{100 * min(self.seeds):.2f} to {100 * max(self.seeds):.2f}]"
@@ -63,7 +74,7 @@ class Line:
 
     def cost(self, name: str) -> float | None:
         """Mean over the seeds of seconds ("tuning", "training", "ranking"), or of another of COSTS."""
-        return _mean([_cost(cell, name) for cell in self.cells])
+        return _mean([cost_of(cell, name) for cell in self.cells])
 
 
 @dataclass(frozen=True)
@@ -88,89 +99,17 @@ def summarise(place: Place) -> Summary:
     ranks = {name: _ranks(place, found) for name, found in there.items() if found}
     _same_cases(ranks)
     averaged = {name: _averaged(found, grid.show) for name, found in ranks.items() if found}
-    metric = grid.show[0]
-    reference = grid.reference if grid.reference in averaged else _best(averaged, metric)
-    pairs = _pairs(averaged, reference, metric)
+    figures = {row.name: _figures(there[row.name], grid, averaged.get(row.name, {})) for row in grid.rows}
+    reference = grid.reference if there.get(grid.reference) else _best(figures, grid.show[0])
+    pairs = against(place, grid.show[0], reference, there, averaged)
     lines = [
         Line(
             row.name, row.model, row.published, tuple(there[row.name]), _failures(place, grid, row.name),
-            _figures(there[row.name], grid, averaged.get(row.name, {})), *pairs.get(row.name, (None, None)),
+            figures[row.name], *pairs.get(row.name, (None, None)),
         )
         for row in grid.rows
     ]  # fmt: skip
     return Summary(grid, tuple(lines), reference)
-
-
-def markdown(summary: Summary) -> str:
-    """The table as text, with what must be known to read it."""
-    grid, also = summary.grid, summary.grid.also
-    names = [*grid.show, *(f"{name}: {metric}" for name in also for metric in grid.show)]
-    protocol = next((line.cells[0]["test"]["protocol"] for line in summary.lines if line.cells), grid.ask)
-    lines = [f"# {grid.title}", "", *([grid.about.strip(), ""] if grid.about else [])]
-    lines += [
-        f"Asked: {protocol}. In percent, means over the seeds. In round brackets the 95 % interval over users, each "
-        "user's figure being the mean over the seeds; in square ones the least and the greatest seed."
-        + (f" Difference: {summary.reference} less the row in {grid.show[0]}, with the interval of the paired "
-           "bootstrap over users, and p of the randomisation test after Holm." if summary.reference else ""),
-        "",
-        "| row | " + " | ".join(names) + " | paper | difference | seeds | passes | chosen | training | ms an answer |",
-        "| --- " * (len(names) + 8) + "|",
-    ]  # fmt: skip
-    for line in summary.lines:
-        if line.cells:
-            lines.append(_row(line, names))
-    lines += [f"- {line.name}: {why}" for line in summary.lines for why in sorted(set(line.failures.values()))]
-    return "\n".join(lines) + "\n"
-
-
-def _row(line: Line, names: Sequence[str]) -> str:
-    figures = [line.figures[name].text() if name in line.figures else "" for name in names]
-    pair, cell = line.against, line.cells[0]
-    gap = "" if pair is None else (
-        f"{100 * pair.difference:+.2f} ({100 * pair.low:+.2f} to {100 * pair.high:+.2f}), p {line.p:.3f}"
-    )  # fmt: skip
-    chosen = ", ".join(f"{name} = {_short(value)}" for name, value in cell["chosen"].items())
-    passes = ", ".join(str(one["passes"]) for one in line.cells if one["passes"])
-    seconds, answer = line.cost("training"), line.cost("median")
-    cost = [f"{seconds:,.0f} s" if seconds is not None else "", f"{answer:.1f}" if answer is not None else ""]
-    return f"| {' | '.join([line.name, *figures, line.published, gap, str(len(line.cells)), passes, chosen, *cost])} |"
-
-
-def numbers(summary: Summary) -> str:
-    """Every number as CSV: row, model, seed, question, metric, value, low, high, optimistic."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["row", "model", "seed", "question", "metric", "value", "low", "high", "optimistic"])
-    for line in summary.lines:
-        for cell in line.cells:
-            for question, found in {"": cell["test"], **cell["also"]}.items():
-                for metric, value in found["metrics"].items():
-                    writer.writerow([
-                        line.name, line.model, cell["seed"], question, metric,
-                        *(value[name] for name in ("value", "low", "high", "optimistic")),
-                    ])  # fmt: skip
-            for name in COSTS:
-                if (value := _cost(cell, name)) is not None:
-                    writer.writerow([line.name, line.model, cell["seed"], "cost", name, value, "", "", ""])
-    return out.getvalue()
-
-
-def breakdowns(summary: Summary) -> str:
-    """Figures by kind of case, of every question, as CSV: row, model, seed, question, kind, label, size, metric, value.
-
-    `history` counts the events that a row's model was shown.
-    """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["row", "model", "seed", "question", "kind", "label", "size", "metric", "value"])
-    for line in summary.lines:
-        for cell in line.cells:
-            for question, found in {"": cell["test"], **cell["also"]}.items():
-                for kind, groups in found.get("breakdown", {}).items():
-                    for group in groups:
-                        what = [line.name, line.model, cell["seed"], question, kind, group["label"], group["size"]]
-                        writer.writerows([*what, name, group[name]] for name in group if name not in ("label", "size"))
-    return out.getvalue()
 
 
 def facts_of(summary: Summary) -> dict[str, Any]:
@@ -212,20 +151,8 @@ def _averaged(found: Sequence[Evaluation], show: Sequence[str]) -> dict[str, Ave
     return {name: (np.mean([one.per_case[name] for one in found], axis=0), found[0].clusters) for name in show}
 
 
-def _best(averaged: Mapping[str, Mapping[str, Averaged]], metric: str) -> str:
-    return max(averaged, key=lambda name: averaged[name][metric][0].mean()) if averaged else ""
-
-
-def _pairs(
-    averaged: Mapping[str, Mapping[str, Averaged]], reference: str, metric: str
-) -> dict[str, tuple[Paired, float]]:
-    """The reference against each other row, and the corrected p value."""
-    if reference not in averaged:
-        return {}
-    values, clusters = averaged[reference][metric]
-    found = {name: paired(values, one[metric][0], clusters) for name, one in averaged.items() if name != reference}
-    raised = holm([pair.p_randomisation for pair in found.values()])
-    return {name: (pair, p) for (name, pair), p in zip(found.items(), raised, strict=True)}
+def _best(figures: Mapping[str, Mapping[str, Figure]], metric: str) -> str:
+    return max(figures, key=lambda name: figures[name][metric].mean if figures[name] else -1.0, default="")
 
 
 def _figures(cells: Sequence[dict[str, Any]], grid: Grid, averaged: Mapping[str, Averaged]) -> dict[str, Figure]:
@@ -241,7 +168,8 @@ def _figures(cells: Sequence[dict[str, Any]], grid: Grid, averaged: Mapping[str,
                 values, clusters = averaged[metric]
                 low, high = intervals(values[:, None], clusters)[0]
             name = f"{question}: {metric}" if question else metric
-            out[name] = Figure(float(np.mean(seeds)), float(low), float(high), seeds)
+            best = float(np.mean([one["metrics"][metric]["optimistic"] for one in asked]))
+            out[name] = Figure(float(np.mean(seeds)), float(low), float(high), seeds, best)
     return out
 
 
@@ -250,11 +178,12 @@ def _failures(place: Place, grid: Grid, row: str) -> dict[int, str]:
     return {seed: json.loads(path.read_text())["why"] for seed, path in paths.items() if path.exists()}
 
 
-def _cost(cell: Mapping[str, Any], name: str) -> float | None:
+def cost_of(cell: Mapping[str, Any], name: str) -> float | None:
+    """One of COSTS, of one cell."""
     amounts = {
         **cell["seconds"],
         **(cell["milliseconds"] or {}),
-        **{key: cell.get(key) for key in ("peak_mb", "weights", "targets_per_second")},
+        **{key: cell.get(key) for key in ("peak_mb", "gpu_peak_mb", "weights", "targets_per_second")},
     }
     return None if amounts.get(name) is None else float(amounts[name])
 
@@ -262,7 +191,3 @@ def _cost(cell: Mapping[str, Any], name: str) -> float | None:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -75,6 +75,8 @@ class Table(Config):
     """The row that the others are compared with."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Of every row that learns by gradient, as far as its model has them."""
+    seeds: int = 1
+    """Trainings of each row, where nobody asks for another number."""
     tries: tuple[dict[str, Any], ...] = ()
     """What every row that learns by gradient tries, unless it names its own."""
     row: tuple[Row, ...] = ()

@@ -15,7 +15,7 @@ from foretaste.compare.grid import Place
 from foretaste.errors import ForetasteError
 from foretaste.training.tracking import Tracked, Tracker
 
-FILES = ("table.md", "numbers.csv", "breakdowns.csv", "report.html")
+FILES = ("table.md", "rows.csv", "numbers.csv", "breakdowns.csv", "passes.csv", "trials.csv", "report.html")
 
 
 class TrackedCells:

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from foretaste import words
+from foretaste.compare.cost import spent
 from foretaste.compare.grid import Grid, Place, Row
 from foretaste.compare.search import Settings, Stop, Trial, named, read
 from foretaste.data.prepared import Prepared
@@ -76,12 +77,12 @@ class Bench:
                 raise GivenUp
             one.fit(self.prepared, protocol=self.asked, refit=False, folder=folder, device=self.device, report=report)
         except GivenUp:
+            seconds = spent(folder)
             shutil.rmtree(folder, ignore_errors=True)
-            return Trial(dict(change), max(seen), 0, len(seen), time.perf_counter() - began, pruned=True)
+            return Trial(dict(change), max(seen), 0, len(seen), seconds, pruned=True)
         assert one.result is not None
         reached = max(entry["validation"][metric] for entry in one.result.history)
-        passes = one.result.best_epoch, one.result.epochs
-        return Trial(dict(change), reached, *passes, time.perf_counter() - began)
+        return Trial(dict(change), reached, one.result.best_epoch, one.result.epochs, spent(folder))
 
     def _counted(self, one: Recommender) -> float:
         one.fit(self.prepared, refit=False)

@@ -161,7 +161,8 @@ class Evaluation:
             for name, value in self.means().items()
         }
         shares = {"ties": self.ties, "cold": self.cold, "repeats": self.repeats}
-        counts = {"cases": len(self), "targets": len(self.items)}
+        several = float((np.diff(self.offsets) > 1).mean())
+        counts = {"cases": len(self), "targets": len(self.items), "several_targets": several}
         facts = {**asdict(self.facts), "cutoffs": list(self.facts.cutoffs), "notes": list(self.facts.notes)}
         facts["cold_are"] = facts.pop("cold")
         return {**facts, **counts, **shares, "metrics": metrics, "breakdown": self.breakdown()}

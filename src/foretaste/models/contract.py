@@ -134,6 +134,8 @@ class SequenceModel(nn.Module, ABC):
     """How it is trained: by the loop, or by one call of `count`."""
     recipe: ClassVar[Mapping[str, object]] = {}
     """The paper's training settings, where they differ from the defaults of `training.loop.TrainConfig`."""
+    per_user: ClassVar[tuple[str, ...]] = ("user.weight",)
+    """Weights and buffers [1 + U, ...] with one row a user, row 0 for strangers; see `forget`."""
     masters: ClassVar[tuple[str, ...]] = ()
     """Simulated logs on which it must come within 10 % of the best possible recall."""
     beyond: ClassVar[str] = ""
@@ -203,6 +205,17 @@ class SequenceModel(nn.Module, ABC):
         what another must know of the log before its first step (the width of time bins)."""
         if self.learns == "counts":
             raise NotImplementedError(f"{type(self).__name__} counts and does not say how")
+
+    def forget(self, users: Tensor) -> None:
+        """Give users [N], who have no event in training, what a stranger has, in place of weights never trained."""
+        tensors, table = self.state_dict(), getattr(self, "user", None)
+        blank = isinstance(table, nn.Embedding) and table.padding_idx == 0  # row 0 is none: a stranger is the mean
+        for name in self.per_user if len(users) else ():
+            if name not in tensors:
+                continue
+            weight, known = tensors[name], torch.ones(1 + self.n_users, dtype=torch.bool)  # [1 + U, ...], [1 + U]
+            known[0] = known[users] = False
+            weight[users] = weight[known].mean(0) if blank and known.any() else weight[0].clone()
 
     def squares(self, users: Tensor, items: Tensor) -> Tensor:
         """Sum of the squares of the weights that belong to these users and items alone, one term an entry; for `l2`.

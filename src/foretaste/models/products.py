@@ -55,7 +55,17 @@ def onednn_product() -> Product | None:
 
 def made_by_intel() -> bool:
     """Whether the processor is Intel's; False where the system does not tell."""
+    return "GenuineIntel" in _about_the_processor()
+
+
+def processor() -> str:
+    """The processor's name, or nothing where the system does not tell."""
+    lines = _about_the_processor().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def _about_the_processor() -> str:
     try:
-        return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
+        return Path("/proc/cpuinfo").read_text()
     except OSError:
-        return False
+        return ""

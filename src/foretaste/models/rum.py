@@ -107,7 +107,7 @@ class RUM(SequenceModel):
         unknown = users == 0                                               # [B]
         if not bool(unknown.any()):
             return vectors
-        mean = self.user.weight[1:].sum(0) / max(self.n_users, 1)          # [D]
+        mean = self.user.weight[1:].detach().sum(0) / max(self.n_users, 1)  # [D]
         return torch.where(unknown[:, None], mean, vectors)                # [B, D]
 
     @abstractmethod

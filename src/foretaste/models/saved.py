@@ -204,7 +204,8 @@ class Trained:
         return cls(facts["model"], model.to(where).eval(), items, users, rest)
 
     def _answering(self) -> Any:
-        self.model.eval()
+        if self.model.training:
+            self.model.eval()
         return torch.inference_mode()
 
     def _events(

@@ -8,20 +8,32 @@ never half of one.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from foretaste.data.sequences import Sequences
 from foretaste.errors import SavedFileError
 
 FORMAT = 1
+
+
+def fingerprint(log: Sequences) -> str:
+    """The same for the same events in the same rows."""
+    found = hashlib.sha256()
+    for column in (log.items, log.users, log.sessions, log.user_numbers, log.times, log.target):
+        if column is not None:
+            found.update(np.ascontiguousarray(column).data)
+    return found.hexdigest()[:16]
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:

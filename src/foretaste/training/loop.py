@@ -32,6 +32,7 @@ def train(
     *,
     validate: Validate | None = None,
     like: TrainResult | None = None,
+    asked: str = "",
     folder: Path | None = None,
     device: torch.device | str = "cpu",
     report: Report | None = None,
@@ -39,20 +40,21 @@ def train(
     """Train `model` in place on `log`; with `folder`, resumably.
 
     Without `validate` it makes all passes: `config.epochs`, or as many as were best in the run that it is to be `like`,
-    which leaves the schedule of the rate as it was in that run.
+    which leaves the schedule of the rate as it was in that run. `asked` says what `validate` measures: a run in
+    `folder` goes on only with the same.
     """
     tell, before = report or (lambda facts: None), None
     earlier = config.earlier()
     if earlier is not None:
         before = train(
-            model, log, earlier, validate=validate, like=like.before if like else None, device=device,
+            model, log, earlier, validate=validate, like=like.before if like else None, asked=asked, device=device,
             folder=folder and folder / "before", report=lambda facts: tell({**facts, "stage": "before"}),
         )  # fmt: skip
     log = newest(log, model.scope, config.recent) if config.recent < 1 else log
     teacher = _teacher(model, log, config, folder, device, tell) if config.privileged else None
     with seeded(config.seed):
         passes = config.epochs if like is None else like.best_epoch
-        run = Run(model.to(device), log, config, passes, validate, folder, torch.device(device), tell, teacher)
+        run = Run(model.to(device), log, config, passes, validate, asked, folder, torch.device(device), tell, teacher)
         return replace(run.run(), before=before)
 
 

@@ -18,7 +18,7 @@ from foretaste.data.sequences import Sequences
 from foretaste.errors import ConfigError, TrainingError
 from foretaste.models.contract import SequenceModel, State, query_cat, query_rows
 from foretaste.training.batches import Batch, batches, count_targets, parallel_batches
-from foretaste.training.checkpoint import forget, read_tensors, restore, run_state, write_tensors
+from foretaste.training.checkpoint import fingerprint, forget, read_tensors, restore, run_state, write_tensors
 from foretaste.training.objective import Objective
 from foretaste.training.privileged import Teacher
 from foretaste.training.settings import TrainConfig, aim_of, optimizer_of
@@ -54,6 +54,7 @@ class Run:
         config: TrainConfig,
         passes: int,
         validate: Validate | None,
+        asked: str,
         folder: Path | None,
         device: torch.device,
         report: Report,
@@ -62,6 +63,7 @@ class Run:
         self.model, self.log, self.config, self.validate, self.device = model, log, config, validate, device
         self.passes = passes
         self.report, self.folder = report, folder
+        self.which = {} if folder is None else {"log": fingerprint(log), "asked": asked if validate else ""}
         self.aim = aim_of(config)
         self.targets = count_targets(log, model.scope, self.aim)
         if not self.targets:
@@ -250,7 +252,8 @@ class Run:
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on from a checkpoint."""
         model = {"kind": type(self.model).__name__, **self.model.config.as_dict()}
-        return {"config": self.config.as_dict(), "model": model, "targets": self.targets}
+        size = {"targets": self.targets, "items": self.model.n_items, "users": self.model.n_users}
+        return {"config": self.config.as_dict(), "model": model, **size, **self.which}
 
     def _resume(self) -> None:
         path = None if self.folder is None else self.folder / "checkpoint.safetensors"
@@ -258,9 +261,9 @@ class Run:
             return
         tensors, facts = read_tensors(path)
         facts["config"] = {**TrainConfig().as_dict(), **facts.get("config", {})}  # a setting newer than the file
-        if any(facts.get(name) != value for name, value in self._identity().items()):
+        if any(facts.get(name, value) != value for name, value in self._identity().items()):
             raise ConfigError(
-                f"{path}: this folder holds a run with other settings or another log; "
+                f"{path}: this folder holds a run with other settings, another log or another protocol; "
                 "give the same ones to go on with it, or remove the folder to begin afresh"
             )
         parts = restore(tensors, self.model, self.optimizer)

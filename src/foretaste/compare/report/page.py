@@ -11,6 +11,7 @@ from foretaste.compare.grid import Place
 from foretaste.compare.report.asked import answer, asked, cautions
 from foretaste.compare.report.sections import Section, Sections
 from foretaste.compare.summary import Summary, facts_of
+from foretaste.compare.written import machines
 from foretaste.data.files import write_text
 from foretaste.data.prepared import Prepared
 from foretaste.inspection import environment
@@ -73,6 +74,7 @@ def page(place: Place, summary: Summary, log: Prepared | None, gallery: Gallery)
 def _numbers(summary: Summary, gallery: Gallery) -> Section:
     """Where every number is, for people and for machines, and what made them."""
     facts, _ = environment()
+    made = [tag("br"), *(line.removeprefix("- ") for line in machines(summary))]
     threads = {str(cell["threads"]) for line in summary.lines for cell in line.cells if "threads" in cell}
     shown: dict[str, Any] = {
         name: ", ".join(value) if isinstance(value, list) else value for name, value in facts.items()
@@ -81,15 +83,17 @@ def _numbers(summary: Summary, gallery: Gallery) -> Section:
     csv, kinds, figures = (
         tag("a", tag("code", name), href=name) for name in ("numbers.csv", "breakdowns.csv", "figures/")
     )
+    sheets = [tag("a", tag("code", name), href=name) for name in ("rows.csv", "passes.csv", "trials.csv")]
     where = tag(
-        "p", "Every number of every cell: ", csv, "; by kind of case: ", kinds, ". Cells, ranks and saved models lie "
+        "p", "Every number of every cell: ", csv, "; by kind of case: ", kinds,
+        "; means and differences, passes, trials: ", join(*sheets, by=", "), ". Cells, ranks and saved models lie "
         f"beside it; the {len(gallery.names)} drawings in ", figures, " as SVG and PNG. The grid and the results stand "
         "in this file too, as JSON (", tag("code", "#comparison"), ").",
     )  # fmt: skip
     machine = tag(
         "dl", *(join(tag("dt", name), tag("dd", value)) for name, value in shown.items() if value not in ("", None))
     )
-    note = tag("p", "This report was written with the following; costs are those of the machine that made the cells.")
+    note = tag("p", "This report was written with the following.", *made)
     return Section("numbers", "Every number", join(where, note, machine, data(facts_of(summary), "comparison")))
 
 

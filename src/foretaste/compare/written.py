@@ -1,0 +1,140 @@
+"""A comparison as text: the table, and below it what a reader must know to believe it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from foretaste.compare.summary import Line, Summary
+
+SHOWN = 10
+"""Pairs of rows in another order than the paper's that are named."""
+
+
+def markdown(summary: Summary) -> str:
+    """The table as Markdown."""
+    grid, also = summary.grid, summary.grid.also
+    names = [*grid.show, *(f"{name}: {metric}" for name in also for metric in grid.show)]
+    heads = ["row", *names, "paper", "difference", "seeds", "passes", "chosen", "tuning", "training", "memory",
+             "ms an answer"]  # fmt: skip
+    lines = [f"# {grid.title}", "", *([grid.about.strip(), ""] if grid.about else [])]
+    lines += [_asked(summary), "", f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    lines += [_row(line, names) for line in summary.lines if line.cells]
+    lines += [f"- {line.name}: {why}" for line in summary.lines for why in sorted(set(line.failures.values()))]
+    below = [*_notes(summary), *_order(summary), *machines(summary)]
+    return "\n".join([*lines, *(["", *below] if below else [])]) + "\n"
+
+
+def _asked(summary: Summary) -> str:
+    """What was asked, and how to read the figures."""
+    grid = summary.grid
+    cell = next((line.cells[0] for line in summary.lines if line.cells), None)
+    text = f"Asked: {grid.ask}." if cell is None else f"Asked: {_counted(cell['test'])}."
+    if cell is not None and cell["also"]:
+        text += " Besides: " + "; ".join(f"{name}: {_counted(one)}" for name, one in cell["also"].items()) + "."
+    text += (
+        " In percent, means over the seeds; where ties matter, a-b: counted against the model, and for it. In "
+        "round brackets the 95 % interval over users, each user's figure being the mean over the seeds; in square ones "
+        "the least and the greatest seed."
+    )
+    if grid.reference and summary.reference != grid.reference:
+        text += f" The row {grid.reference}, with which the others are to be compared, is not there yet."
+    if any(line.against is not None for line in summary.lines):
+        text += (
+            f" Difference: {summary.reference} less the row in {grid.show[0]}, with the interval of the paired "
+            "bootstrap over users, and p of the randomisation test after Holm."
+        )
+    return text
+
+
+def _counted(test: Mapping[str, Any]) -> str:
+    targets = f" with {test['targets']:,} targets" if test["targets"] != test["cases"] else ""
+    if targets and "several_targets" in test:
+        targets += f" ({100 * test['several_targets']:.1f} % have two or more)"
+    return f"{test['protocol']}, {test['cases']:,} cases{targets} among {test['n_items']:,} items"
+
+
+def _row(line: Line, names: Sequence[str]) -> str:
+    figures = [line.figures[name].text() if name in line.figures else "" for name in names]
+    pair, cell = line.against, line.cells[0]
+    gap = ""
+    if pair is not None and line.p is not None:
+        p = "p < 0.001" if line.p < 0.0005 else f"p {line.p:.3f}"
+        gap = f"{100 * pair.difference:+.2f} ({100 * pair.low:+.2f} to {100 * pair.high:+.2f}), {p}"
+    chosen = ", ".join(f"{name} = {_short(value)}" for name, value in cell["chosen"].items())
+    passes = ", ".join(str(one["passes"]) for one in line.cells if one["passes"])
+    seconds, answer, memory = ([line.cost(name) for name in ("tuning", "training")], line.cost("median"),
+                               line.cost("peak_mb"))  # fmt: skip
+    cost = [
+        *("" if one is None else f"{one:,.0f} s" for one in seconds),
+        "" if memory is None else f"{memory:,.0f} MB",
+        "" if answer is None else f"{answer:.1f}",
+    ]
+    return f"| {' | '.join([line.name, *figures, line.published, gap, str(len(line.cells)), passes, chosen, *cost])} |"
+
+
+def _notes(summary: Summary) -> Iterator[str]:
+    """What an evaluation had to say, such as that a row is not causal: of all rows once, of some by name."""
+    there = [line for line in summary.lines if line.cells]
+    said: dict[str, list[str]] = {}
+    for line in there:
+        for note in dict.fromkeys(note for cell in line.cells for note in cell["test"]["notes"]):
+            said.setdefault(note, []).append(line.name)
+    for note, names in said.items():
+        yield f"- {note}" if len(names) == len(there) else f"- {', '.join(names)}: {note}"
+
+
+def _order(summary: Summary) -> Iterator[str]:
+    """Where the paper has one row above another, and we have not."""
+    metric = summary.grid.show[0]
+    known = [(line, paper) for line in summary.lines if line.cells and (paper := printed(line.published)) is not None]
+    turned = [
+        (one, other) if paper > other_paper else (other, one)
+        for (one, paper), (other, other_paper) in itertools.combinations(known, 2)
+        if (paper - other_paper) * (one.figures[metric].mean - other.figures[metric].mean) < 0
+    ]
+    if len(known) < 2:
+        return
+    pairs = f"{len(known) * (len(known) - 1) // 2} pairs of rows"
+    if not turned:
+        yield f"- Of the {pairs} with a figure of the paper, all are in its order in {metric}."
+        return
+    turned.sort(key=lambda pair: pair[0].figures[metric].mean - pair[1].figures[metric].mean)
+    told = [f"{above.name} above {below.name} ({_gap(above, below, metric)})" for above, below in turned[:SHOWN]]
+    more = f"; and {len(turned) - SHOWN} more" if len(turned) > SHOWN else ""
+    yield (
+        f"- Of the {pairs} with a figure of the paper, {len(turned)} are in another order in {metric}. The paper has "
+        + "; ".join(told) + more + "."
+    )  # fmt: skip
+
+
+def _gap(above: Line, below: Line, metric: str) -> str:
+    one, other = above.figures[metric], below.figures[metric]
+    alike = ", each inside the other's interval" if other.low < one.mean and one.high > other.mean else ""
+    return f"ours {100 * one.mean:.2f} and {100 * other.mean:.2f}{alike}"
+
+
+def printed(published: str) -> float | None:
+    """The first figure of "62.58 / 27.35", or of "MovieLens-1M: 1.74 / 10.85"."""
+    found = re.match(r"(?:.*: )?(\d+\.?\d*|\.\d+)(?: /|$)", published)
+    return None if found is None else float(found[1])
+
+
+def machines(summary: Summary) -> Iterator[str]:
+    """On what the cells were made, and when."""
+    made: dict[str, list[str]] = {}
+    for line in summary.lines:
+        for cell in line.cells:
+            if "machine" in cell:
+                one, threads = cell["machine"], f"{cell.get('threads', 1)} of {cell['machine']['cores']} cores"
+                where = one.get("gpu") or f"{one['processor']}, {threads}"
+                made.setdefault(f"{where}, torch {one['torch']}", []).append(cell["made"])
+    if made:
+        spans = (f"{name} ({' to '.join(sorted({min(days), max(days)}))})" for name, days in made.items())
+        yield f"- Made on: {'; '.join(spans)}."
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,63 @@
+"""What stands below a table: the order of the rows against the paper's, notes, machines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from foretaste.compare.grid import Grid, Row
+from foretaste.compare.summary import Figure, Line, Summary
+from foretaste.compare.written import markdown, printed
+
+
+def line(name: str, mean: float, published: str = "", notes: tuple[str, ...] = (), **more: Any) -> Line:
+    test = {"protocol": "every step", "cases": 1234, "targets": 1234, "n_items": 50, "notes": list(notes)}
+    cell = {"test": test, "also": {}, "chosen": {}, "passes": None, "seconds": {"training": 60.0}, "milliseconds": None,
+            "seed": 0, "peak_mb": 512, **more}  # fmt: skip
+    figure = Figure(mean, mean - 0.01, mean + 0.01, (mean,), more.get("optimistic"))
+    return Line(name, "pop", published, (cell,), figures={"recall@20": figure})
+
+
+def text_of(*lines: Line, reference: str = "") -> str:
+    rows = tuple(Row(name=one.name, model=one.model, published=one.published) for one in lines)
+    return markdown(Summary(Grid(title="T", rows=rows, show=("recall@20",), reference=reference), lines, lines[0].name))
+
+
+@pytest.mark.parametrize(
+    ("published", "figure"),
+    [("62.58 / 27.35", 62.58), ("0.91 / 0.23", 0.91), ("MovieLens-1M: 1.74 / 10.85", 1.74), ("33", 33.0), ("", None)],
+)
+def test_the_first_figure_that_a_paper_prints(published: str, figure: float | None) -> None:
+    assert printed(published) == figure
+
+
+def test_rows_in_another_order_than_the_papers_are_named() -> None:
+    text = text_of(line("a", 0.50, "60 / 20"), line("b", 0.53, "58 / 21"), line("c", 0.505, "50"), line("ours", 0.9))
+    assert (
+        "- Of the 3 pairs of rows with a figure of the paper, 2 are in another order in recall@20. The paper has "
+        "a above b (ours 50.00 and 53.00); a above c (ours 50.00 and 50.50, each inside the other's interval)." in text
+    )
+    assert "all are in its order" in text_of(line("a", 0.53, "60"), line("b", 0.50, "58"))
+    assert "pairs of rows" not in text_of(line("a", 0.53, "60"), line("b", 0.50))
+
+
+def test_a_note_stands_once_or_with_the_rows_that_it_is_of() -> None:
+    text = text_of(line("a", 0.5, notes=("alike",)), line("b", 0.4, notes=("alike", "b is told of the next event")))
+    assert "\n- alike\n" in text
+    assert "\n- b: b is told of the next event\n" in text
+
+
+def test_what_was_asked_ties_and_costs() -> None:
+    text = text_of(line("a", 0.5, optimistic=0.523))
+    assert "Asked: every step, 1,234 cases among 50 items." in text
+    assert "| a | 50.00-52.30 (49.00 to 51.00) |" in text
+    assert "| 60 s | 512 MB |" in text
+
+
+def test_machines_are_named_with_their_days() -> None:
+    one = {"processor": "P", "cores": 2, "torch": "2.13.0", "foretaste": "0.1.0"}
+    rows = [
+        line(name, 0.5, machine=one, threads=2, made=day) for name, day in (("a", "2026-01-02"), ("b", "2026-01-05"))
+    ]
+    assert "- Made on: P, 2 of 2 cores, torch 2.13.0 (2026-01-02 to 2026-01-05)." in text_of(*rows)
