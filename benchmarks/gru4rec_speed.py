@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,10 @@ def main() -> None:
     if arguments.row:
         print(json.dumps(measure(ROWS[arguments.row], arguments.data, arguments.threads, arguments.seconds)))
         return
-    result: dict[str, Any] = {"sizes": SIZES}
+    from foretaste.compare.cost import machine
+
+    today = datetime.now(UTC).date().isoformat()
+    result: dict[str, Any] = {"command": " ".join(sys.argv), "made": today, "machine": machine("cpu"), "sizes": SIZES}
     for row, threads in itertools.product(ROWS, (1, 2)):
         command = [sys.executable, __file__, "--row", row, "--data", str(arguments.data), "--threads", str(threads)]
         done = subprocess.run([*command, "--seconds", str(arguments.seconds)], capture_output=True, text=True)
@@ -68,6 +72,8 @@ def main() -> None:
         name = f"{row}, {threads} threads"
         result[name] = json.loads(done.stdout.splitlines()[-1])
         print(name, json.dumps(result[name]), flush=True)
+        if result[name]["others_busy_cores"] > 0.1:
+            print(f"{name}: NOT IDLE, this figure does not count", flush=True)
     if arguments.recbole:
         result["recbole"] = json.loads(arguments.recbole.read_text())
         theirs = result["recbole"]["logs"]["diginetica"]["train"]["prefixes_per_second"]

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import time
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from foretaste.compare.cost import machine
 from foretaste.data import datasets
 from foretaste.data.files import write_text
 from foretaste.data.sequences import TEST, TRAIN, VALIDATION, Sequences
@@ -60,8 +60,7 @@ def main() -> None:
     first = first[:: max(1, len(first) // arguments.sessions)]
     found: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, 1 used",
-        "versions": {"torch": torch.__version__, "numpy": np.__version__},
+        "machine": {**machine("cpu"), "threads": 1, "numpy": np.__version__},
         "load_average": list(os.getloadavg()),
         "items": len(prepared.items),
     }

@@ -2,11 +2,12 @@
 
     python benchmarks/online_step.py [--data FOLDER] [--model NAME ...] [--seconds 30]
 
-For every registered model with its default Config: the time of one online step (take in one event, give the query)
-after 10 events of history and after 10,000, one user, one thread; the bytes of its state; and, in a process of its
-own with the model's own recipe, how many targets a second it trains on, and the peak of memory. The log is 30Music as
-ASARS prepares it where it is at hand (users, sessions, times), else the simulated shop. Steps after 10 and after 10,000
-events are measured in turn, so that whatever else the machine does weighs on both alike. Measure on an idle machine.
+For every registered model with its default Config, and each variant of ASARS: the time of one online step (take in one
+event, give the query) after 10 events of history and after 10,000, one user, one thread; the bytes of its state; and,
+in a process of its own with the model's own recipe, how many targets a second it trains on, and the peak of memory.
+The log is 30Music as ASARS prepares it where it is at hand (users, sessions, times), else the simulated shop. Steps
+after 10 and after 10,000 events are measured in turn, so that whatever else the machine does weighs on both alike.
+Measure on an idle machine.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import resource
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from foretaste.compare.cost import machine
 from foretaste.data import datasets
 from foretaste.data.files import write_text
 from foretaste.data.sequences import TRAIN, Sequences
@@ -36,8 +39,18 @@ from foretaste.training.settings import TrainConfig
 
 SHORT, LONG, STEPS = 10, 10_000, 400
 N_ITEMS, N_USERS = 10_000, 1_000
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in MODELS},
+    "lsamn d 100": ("lsamn", {"embedding_size": 100}),
+    **{
+        f"asars {name}": ("asars", {"variant": name})
+        for name in ("none", "user_att", "user_cat", "time_att", "time_cat")
+    },
+    "asars temporal": ("asars", {"temporal": True}),
+}
+"""Row -> model and settings."""
 EXPECTED = {
-    "narm": "7.6 kB", "rum-item": "80 B", "rum-feature": "4 kB", "lsamn": "0.8 kB at d = 100", "dman": "61 kB",
+    "narm": "7.6 kB", "rum-item": "80 B", "rum-feature": "4 kB", "lsamn d 100": "0.8 kB", "dman": "61 kB",
     "asars": "2.0 kB", "gru4rec": "0.4 kB",
 }  # fmt: skip
 """Bytes of state a user that the equations alone ask for."""
@@ -48,14 +61,15 @@ def main() -> None:
     """Measure each model in a process of its own and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--model", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--model", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         torch.set_num_threads(1)
         name = arguments.model[0]
-        print(json.dumps({**online(name), **training(name, arguments.data, arguments.seconds)}))
+        about = {"made": datetime.now(UTC).date().isoformat(), "machine": machine("cpu")}
+        print(json.dumps({**online(name), **training(name, arguments.data, arguments.seconds), **about}))
         return
     results: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     for name in arguments.model:
@@ -66,7 +80,7 @@ def main() -> None:
         results[name] = json.loads(done.stdout.splitlines()[-1])
         print(name, json.dumps(results[name]), flush=True)
         write_text(RESULT, json.dumps(results, indent=1) + "\n")
-    write_text(RESULT.with_suffix(".md"), table({name: results[name] for name in MODELS if name in results}))
+    write_text(RESULT.with_suffix(".md"), table({name: results[name] for name in ROWS if name in results}))
     print(RESULT.with_suffix(".md").read_text())
 
 
@@ -93,9 +107,9 @@ def generated() -> Sequences:
 
 def online(name: str) -> dict[str, Any]:
     """Microseconds of one step after a short and after a long history, and the bytes of the state."""
-    kind = model_class(name)
+    kind, settings = model_class(ROWS[name][0]), ROWS[name][1]
     with seeded(0):
-        model = kind(N_ITEMS, None, N_USERS)
+        model = kind(N_ITEMS, kind.Config.of(settings), N_USERS)
     model.count(generated())
     model.eval()
     rng = np.random.default_rng(0)
@@ -131,7 +145,7 @@ def after(model: SequenceModel, history: Events) -> State:
 
 def training(name: str, data: Path, seconds: float) -> dict[str, Any]:
     """Training targets a second with the model's own recipe, and the peak of memory."""
-    kind = model_class(name)
+    kind, settings = model_class(ROWS[name][0]), ROWS[name][1]
     if kind.learns == "counts":
         return {}
     try:
@@ -141,7 +155,7 @@ def training(name: str, data: Path, seconds: float) -> dict[str, Any]:
         log, users, source = shop(seed=0).log().prepare().sequences, 0, "the simulated shop"
         users = log.n_users
     with seeded(0):
-        model = kind(int(log.items.max()), None, users)
+        model = kind(int(log.items.max()), kind.Config.of(settings), users)
     model.count(log)
     found: dict[str, float] = {}
 
@@ -183,7 +197,8 @@ def table(results: dict[str, Any]) -> str:
             f"| {name} | {steps[0]:.0f} | {steps[1]:.0f} | {steps[2]:.2f} | {found['state_bytes']:,} "
             f"| {EXPECTED.get(name, '')} | {found.get('targets_per_second', '')} | {found.get('peak_mb', '')} |"
         )
-    return "\n".join(lines) + "\n"
+    made = {f"{one['machine']['processor']}, {one['made']}" for one in results.values() if "machine" in one}
+    return "\n".join([*lines, "", f"Made on: {'; '.join(sorted(made))}."]) + "\n"
 
 
 if __name__ == "__main__":
