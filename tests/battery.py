@@ -260,6 +260,19 @@ def test_the_state_is_bounded(name: str, variant: dict[str, object]) -> None:
 
 
 @every_model
+def test_a_user_without_training_is_a_stranger(name: str, variant: dict[str, object]) -> None:
+    """Weights drawn for one who then had no event in training are no taste: `forget` leaves nothing of them."""
+    model, events = make(name, variant), random_events()
+    model.train()
+    model.forget(torch.tensor([2, N_USERS]))
+    model.eval()
+    of = [model.initial_state(torch.full((len(events.items),), user)) for user in (0, 2, N_USERS)]
+    unknown, *found = (answers(model, events, state)[0] for state in of)
+    for one in found:
+        assert_same(one, unknown, "a user without training")
+
+
+@every_model
 def test_gradients_are_finite_and_reach_every_weight(name: str, variant: dict[str, object]) -> None:
     skip_unless_applicable(name, "gradients")
     model, events = make(name, variant).train(), random_events()

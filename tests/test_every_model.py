@@ -94,7 +94,9 @@ def unkind_log() -> EventLog:
         *((name, {}) for name in MODELS),
         ("asars", {"mode": "paper"}),
         ("asars", {"temporal": True}),
+        ("asars", {"query": "last"}),
         ("dman", {"nran": True}),
+        ("dman", {"memory": "fifo"}),
     ],
 )
 def test_an_unkind_log_trains_and_answers(name: str, settings: dict[str, Any]) -> None:
