@@ -79,7 +79,7 @@ def reproduce(
     folder = prepared_folder(wanted, data, out)
     log = Prepared.open(folder)
     grid = wanted.grid(tuple(range(seeds or wanted.seeds)), fingerprint(log))
-    only = [grid.row(part.strip()).name for part in rows.split(",") if part.strip()]
+    only = [grid.row(part.strip()).name for part in rows.split(",") if part.strip()] or [row.name for row in grid.rows]
     place.begin(grid)
     run(place, folder, only=only, workers=workers, threads=threads, device=device, finished=cells)
     summary = publish(place, folder)
@@ -130,9 +130,10 @@ def page(out: Path) -> str:
     lines = [
         "# Reproductions",
         "",
-        "Written by `foretaste reproduce --list --ledger docs/reproductions.md`, never by hand. Every row was tuned on "
-        "the validation part alone, trained afresh, and asked the test part once; all items are candidates, and ties "
-        "count against the model. Where the order of two rows is not the paper's, that is a result.",
+        "Written by `foretaste reproduce --list --ledger docs/reproductions.md`, never by hand. What was tried of a "
+        "row was compared on the validation part alone; then it was trained afresh, and asked the test part once. All "
+        "items are candidates, and ties count against the model. Where the order of two rows is not the paper's, "
+        "that is a result.",
         "",
     ]
     for name in names():

@@ -9,7 +9,8 @@ What seed 0 chose, the other seeds take. The test part decides nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -146,10 +147,19 @@ class Place:
         return found
 
     def begin(self, grid: Grid) -> Grid:
-        """Write the grid, or go on with the one that is there: rows and seeds are added, the questions stay."""
+        """Write the grid, or go on with the one that is there: rows and seeds are added, the questions stay.
+
+        A row that has no cell yet may be another than before; what was begun of it is forgotten.
+        """
         path = self.folder / "grid.json"
         if path.exists():
-            grid = _joined(self.grid(), grid, path)
+            old = self.grid()
+            free = {row.name for row in old.rows if not any(self.cell(row.name, seed).exists() for seed in old.seeds)}
+            for row in grid.rows:
+                if row.name in free and _made(old.row(row.name)) != _made(row):
+                    for seed in old.seeds:
+                        shutil.rmtree(self.run(row.name, seed), ignore_errors=True)
+            grid = _joined(old, grid, path, free)
         write_text(path, json.dumps(grid.as_dict(), indent=1) + "\n")
         return grid
 
@@ -164,8 +174,8 @@ class Place:
             raise SavedFileError(f"{path}: cannot be read as a comparison ({error})") from None
 
 
-def _joined(old: Grid, new: Grid, path: Path) -> Grid:
-    """The rows and seeds of both. What would make the old cells another measurement is refused."""
+def _joined(old: Grid, new: Grid, path: Path, free: Collection[str]) -> Grid:
+    """The rows and seeds of both. What would make the old cells another measurement is refused; `free` have none."""
     before, after = old.as_dict(), new.as_dict()
     for field in FIXED:
         if before[field] != after[field]:
@@ -175,7 +185,7 @@ def _joined(old: Grid, new: Grid, path: Path) -> Grid:
             )
     kept = {row.name: row for row in old.rows}
     for row in new.rows:
-        if row.name in kept and _made(kept[row.name]) != _made(row):
+        if row.name in kept and row.name not in free and _made(kept[row.name]) != _made(row):
             raise ConfigError(
                 f"{path.parent}: the row '{row.name}' was begun with other settings or another budget; "
                 "choose another folder, or another name for the row"
