@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
+from foretaste.spaces import Space
 
 if TYPE_CHECKING:
     from foretaste.data.sequences import Sequences
@@ -134,6 +135,8 @@ class SequenceModel(nn.Module, ABC):
     """How it is trained: by the loop, or by one call of `count`."""
     recipe: ClassVar[Mapping[str, object]] = {}
     """The paper's training settings, where they differ from the defaults of `training.loop.TrainConfig`."""
+    space: ClassVar[Space] = {}
+    """What `tune` and `compare` may try of its settings and of those of its training; nothing else is searched."""
     masters: ClassVar[tuple[str, ...]] = ()
     """Simulated logs on which it must come within 10 % of the best possible recall."""
     beyond: ClassVar[str] = ""

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
 from foretaste.models.contract import Events, Query, SequenceModel, State
+from foretaste.spaces import L2, RATE, SIZE, Space
 
 SPREAD = 0.1
 """Standard deviation of initial weights."""
@@ -53,6 +54,7 @@ class BPRMF(SequenceModel):
     recipe: ClassVar = {
         "loss": "bpr", "negatives": 1, "first": True, "learning_rate": 5e-3, "l2": 3e-3, "batch": 512, "epochs": 60,
     }  # fmt: skip
+    space: ClassVar[Space] = {"learning_rate": RATE, "embedding_size": SIZE, "l2": L2}
     masters = ("popularity", "user_taste")
     beyond = "last_item"
 

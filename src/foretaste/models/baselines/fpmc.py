@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from foretaste.config import Config as Settings
 from foretaste.models.baselines.bpr_mf import SPREAD, user_vectors
 from foretaste.models.contract import Events, Query, SequenceModel, State
+from foretaste.spaces import L2, RATE, SIZE, Space
 
 BASKET = 64
 """Distinct items of a session that are its basket, at most."""
@@ -64,6 +65,7 @@ class FPMC(SequenceModel):
         "loss": "bpr", "negatives": 1, "exclude_touched": False, "learning_rate": 5e-3, "l2": 3e-3, "batch": 512,
         "epochs": 60,
     }  # fmt: skip
+    space: ClassVar[Space] = {"learning_rate": RATE, "embedding_size": SIZE, "l2": L2}
     masters: ClassVar[tuple[str, ...]] = ("popularity", "last_item", "user_taste")
     beyond = "order"
 
