@@ -58,6 +58,7 @@ def make(
     return {
         "row": row.name,
         "model": row.model,
+        "scope": final.trained.model.scope,
         "seed": seed,
         "config": final.config.as_dict(),
         "training": {} if counts else final.training.as_dict(),
