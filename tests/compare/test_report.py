@@ -414,6 +414,21 @@ def test_every_length_up_to_19_is_a_kind_and_can_be_read(tmp_path: Path) -> None
         assert f">{label}</text>" in svg
 
 
+def test_a_variant_is_named_by_what_its_own_rows_are(tmp_path: Path) -> None:
+    """BPR-MF without users reads sessions, whatever its class says; without ranks, each sort of model is by itself."""
+
+    def of(name: str, model: str, scope: str, sizes: tuple[int, int]) -> Line:
+        groups = [{"label": str(n), "size": size, "recall@20": 0.5, "mrr@20": 0.1} for n, size in enumerate(sizes)]
+        cell = {"seed": 0, "scope": scope, "test": {"breakdown": {"history": groups}}}
+        return Line(name, model, "", ({key: one for key, one in cell.items() if one != ""},))
+
+    found = breakdowns(Place(tmp_path), [of("mean", "bpr-mf", "session", (3, 2)), of("old", "fpmc", "", (1, 4))])
+    assert [(one.name, [group.size for group in one.groups]) for one in found] == [
+        ("session", [3, 2]),
+        ("user", [1, 4]),
+    ]
+
+
 def test_moments_are_test_events_of_different_users(clicks: Path, place: Place) -> None:
     log = Prepared.open(clicks)
     found = moments(log)

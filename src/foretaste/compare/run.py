@@ -239,7 +239,7 @@ class Board:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Two runs in one folder would make the same cells."""
+    """Two runs in one folder would make the same cells, and write in one journal of a search."""
     with (folder / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
