@@ -386,6 +386,10 @@ def test_models_say_what_they_are() -> None:
     assert about["about"].startswith("H, size of the GRU's state")
     assert "narm     GRU over the session" in text
     assert "the battery leaves out its gradients: it counts" in text
+    assert facts["sr"]["searched"] == {"steps": "one of 5, 10, 20", "decay": "one of div, quadratic, linear, log"}
+    assert facts["narm"]["searched"]["learning_rate"] == "0.0005 to 0.01 (log)"
+    assert facts["pop"]["searched"] == {}
+    assert "         searched: hidden_size, one of 50, 100, 200\n" in text
 
 
 def test_the_environment() -> None:

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "errors": set[str](),
     "config": set[str](),
     "data": set[str](),
-    "models": {"data"},
+    "models": {"data", "spaces"},
     "retrieval": {"data", "models"},
     "serving": {"data", "models", "retrieval"},
     "evaluation": {"data", "models"},

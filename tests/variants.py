@@ -93,7 +93,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"weighting": "same", "score_weighting": "same", "ties": "none"},
     ],
     "vstan": [{}, {"k": 7, "sample": 20, "window": 6, "place": 3.0, "near": 1.0, "step": 2.0, "idf": 0.0}],
-    "bpr-mf": [{}, {"bias": False}],
+    "bpr-mf": [{}, {"bias": False}, {"users": False}, {"users": False, "bias": False}],
     "fpmc": [{}, {"basket": "session"}, {"users": False}, {"users": False, "basket": "session"}],
     "fmc": [{}, {"basket": "session"}],
     "hrm": [

@@ -92,7 +92,7 @@ class Recommender:
         """
         usable(device)
         prepared = data if isinstance(data, Prepared) else _prepared(data, split, validation)
-        self._check_needs(prepared)
+        self.check_needs(prepared)
         folder = None if folder is None else Path(folder)
         refit = (data is not prepared and split is None) if refit is None else refit
         model = self._new(prepared)
@@ -217,7 +217,7 @@ class Recommender:
         with seeded(self.training.seed):
             return self.kind(len(prepared.items), self.config, n_users)
 
-    def _check_needs(self, prepared: Prepared) -> None:
+    def check_needs(self, prepared: Prepared) -> None:
         """Say before training what the model needs and the log lacks."""
         lacking = sorted(self.kind.needs_of(self.config) - prepared.offers)
         if lacking:

@@ -17,17 +17,20 @@ from typing import Any
 import pytest
 
 from foretaste import EventLog, Recommender, shop
+from foretaste.commands import compare as command
 from foretaste.compare.cell import tune
 from foretaste.compare.cost import spent
 from foretaste.compare.grid import Grid, Place, Row
-from foretaste.compare.search import Trial, named
+from foretaste.compare.run import alone
+from foretaste.compare.search import Settings, Stop, Trial, named
 from foretaste.compare.summary import summarise
-from foretaste.compare.trials import Crew
+from foretaste.compare.trials import Bench, Crew, Say
 from foretaste.config import read_toml
 from foretaste.data.prepared import Prepared
 from foretaste.data.splits import GlobalTime
 from foretaste.errors import DataError, ForetasteError
 from foretaste.evaluation.report import Evaluation
+from foretaste.models import model_class
 from tests.shell import Shell
 
 pytest.importorskip("optuna")
@@ -272,6 +275,59 @@ def test_tune_writes_a_recipe_that_train_reads(clicks: Path, tmp_path: Path, ft:
     assert "3 settings" in written["about"]
     facts = ft.well("train", clicks, "--out", tmp_path / "run", "--recipe", recipe, "--json").json
     assert facts["trained_with"]["learning_rate"] == best["change"]["learning_rate"]
+
+
+def test_tune_goes_on_with_more_trials_and_leaves_nothing_behind(
+    clicks: Path, tmp_path: Path, ft: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[float] = []
+
+    def quick(self: Bench, change: Settings, stop: Stop, say: Say, what: str) -> Trial:
+        calls.append(change["learning_rate"])
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return Trial(dict(change), 1 - abs(change["learning_rate"] - 0.003), 1, 1)
+
+    monkeypatch.setattr(Bench, "trial", quick)
+    words = ("tune", clicks, "--model", "bpr-mf")
+    whole = ft.well(*words, "--out", tmp_path / "whole.toml", "--trials", "5", "--json").json["tried"]
+    assert len(calls) == len(whole) == 5
+    cut = (*words, "--out", tmp_path / "cut.toml")
+    assert ft(*cut, "--trials", "3").status == 130
+    run = tmp_path / "cut.toml.run"
+    assert [trial["change"]["learning_rate"] for trial in whole[:3]] == calls[5:]
+    for others in (("--set", "epochs=3"), ("--metric", "mrr@20")):
+        assert "delete the folder and begin anew" in ft(*cut, *others).err
+    with alone(run):
+        assert "another run is at work here" in ft(*cut, "--trials", "5").err
+    assert ft.well(*cut, "--trials", "5", "--json").json["tried"] == whole
+    assert len(calls) == 5 + 3 + 3, "the one that was cut off is made again, the two before it are kept"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.toml", "whole.toml"]
+    assert "is there already" in ft(*cut).err
+
+
+def test_without_models_it_compares_what_the_log_can_have(
+    clicks: Path, tmp_path: Path, ft: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(place: Place, folder: Path, **how: Any) -> None:
+        raise ForetasteError("not made here")
+
+    monkeypatch.setattr(command, "run", nothing)
+    columns = shop(n_users=60, n_items=40, seed=3).columns
+    anonymous = EventLog.read(
+        {name: columns[name] for name in ("session", "item", "time")}, session="session", item="item", time="time"
+    )
+    nobody = anonymous.prepare(
+        GlobalTime(fraction=0.2), validation=GlobalTime(fraction=0.2), folder=tmp_path / "nobody"
+    )
+    said = " ".join(str(command.compare.__doc__).split())
+    for folder, models in ((clicks, command.WITH_USERS), (tmp_path / "nobody", command.WITHOUT_USERS)):
+        assert ft("compare", folder, "--out", tmp_path / f"{folder.name}-out").err.endswith("not made here\n")
+        assert [row.model for row in Place(tmp_path / f"{folder.name}-out").grid().rows] == list(models)
+        assert f"{', '.join(models[:-1])} and {models[-1]} where" in said
+        for model in models:
+            assert model_class(model).needs <= Prepared.open(folder).offers, model
+    assert "users" not in nobody.offers
 
 
 def test_trials_at_once_are_what_one_process_finds(clicks: Path, tmp_path: Path) -> None:

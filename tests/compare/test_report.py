@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import html
+import itertools
 import json
 import re
 import sys
@@ -20,7 +21,8 @@ from foretaste.compare.publish import publish
 from foretaste.compare.report import plots, write_report
 from foretaste.compare.report.asked import answer, cautions
 from foretaste.compare.report.histories import SHOWN, Witnesses, moments, on_events, short_share
-from foretaste.compare.report.kinds import besides, breakdowns
+from foretaste.compare.report.kinds import Breakdown, Group, besides, breakdowns
+from foretaste.compare.report.log import the_log
 from foretaste.compare.report.pair import pair_of
 from foretaste.compare.report.settings import sweeps
 from foretaste.compare.report.table import results
@@ -30,8 +32,10 @@ from foretaste.data.files import write_text
 from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import TEST
 from foretaste.data.splits import GlobalTime
+from foretaste.evaluation.report import LENGTHS
 from foretaste.evaluation.significance import Paired
-from foretaste.pages.drawings import NoMatplotlib, looks
+from foretaste.inspection.log import log_facts
+from foretaste.pages.drawings import Gallery, NoMatplotlib, drawing, looks
 from foretaste.pages.html import Html, escaped, listed, tag
 
 pytest.importorskip("matplotlib")
@@ -359,6 +363,71 @@ def test_cases_fall_into_the_same_kinds_for_all_models(place: Place, summary: Su
         for name in (KNN, FPMC):  # the parts make the whole
             whole = sum(group.size * group.means["recall@20"][name] for group in one.groups) / cases
             assert whole == pytest.approx(summary.line(name).figures["recall@20"].mean)
+
+
+def test_every_column_says_what_it_means_without_a_mouse(page: str) -> None:
+    (found,) = re.findall(r"<details><summary>What the columns mean</summary><dl>(.*?)</dl></details>", page)
+    pairs = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", found)
+    (head,) = re.findall(r'<table class="sortable">.*?<thead>(.*?)</thead>', page, re.DOTALL)[:1]
+    titles = dict(re.findall(r'<button type="button"(?: title="([^"]*)")?[^>]*>(.*?)</button>', head))
+    heads = [name for name in re.findall(r"<button[^>]*>(.*?)</button>", head) if name != "model"]
+    assert sorted(heads) == sorted(name for names, _ in pairs for name in names.split(", "))
+    assert {about for _, about in pairs} == set(titles) - {""}  # what a mouse is told
+    told = dict(pairs)
+    assert told["recall@20"].startswith("Share of a case&#x27;s targets that are among the first k. In percent")
+    assert told["passes"] == "Over the log, in the training of each seed"
+
+
+def test_the_log_has_its_counts_and_its_drawings(page: str, place: Place, clicks: Path) -> None:
+    log = Prepared.open(clicks)
+    (section,) = re.findall(r"<section><h2>The log</h2>(.*?)</section>", page.replace(' id="log"', ""), re.DOTALL)
+    rows = re.findall(r'<tr><th scope="row">(\w+)</th>(.*?)</tr>', section)
+    found = {part: [int(one.replace(",", "")) for one in re.findall(r">([\d,]+)</td>", cells)] for part, cells in rows}
+    names = ("events", "users", "sessions", "prefixes", "items")
+    assert found == {part: [of[name] for name in names] for part, of in log.manifest["counts"].items()}
+    figures = {path.stem for path in (place.folder / "figures").glob("log-*.svg")}
+    assert figures == {"log-what-makes-up-a-session", "log-what-comes-back", "log-time-to-the-next-event-and-its-law"}
+    facts = log_facts(log)
+    assert facts.dwell is not None
+    assert f"the gamma law with shape {facts.dwell.shape:.2f}" in section
+
+
+def test_a_large_log_is_counted_and_not_drawn(clicks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foretaste.compare.report.log.MOST", 10)
+    found = the_log(Gallery(tmp_path), Prepared.open(clicks))
+    assert "Drawings are left out, as the log has more than 10 events" in found
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_length_up_to_19_is_a_kind_and_can_be_read(tmp_path: Path) -> None:
+    """NARM's Table 5 has sessions of 1 to 19 events; the drawing has room for them and for what is longer."""
+    assert [low for low, high in LENGTHS if low == high] == list(range(20))
+    assert all(low == before + 1 for (_, before), (low, _) in itertools.pairwise(LENGTHS))
+    labels = [*map(str, range(20)), "20 to 49", "50 to 99", "100 to 999", "1000 and more"]
+    means = {"recall@20": {"a": 0.5, "b": 0.25}}
+    groups = tuple(Group(label, 1000 * (place + 1), means) for place, label in enumerate(labels))
+    parts = Breakdown("history", "Events known", "cases", groups)
+    with drawing():
+        list(plots.by_kind(Gallery(tmp_path), [line("a", 0.5), line("b", 0.25)], looks(["a", "b"]), parts, "recall@20"))
+    svg = (tmp_path / "history-recall-20.svg").read_text("utf-8")
+    assert svg.count("rotate(-90)") >= 2 * len(labels)  # upright: the label and the count of each
+    for label in ("19", "20–49", "1000+", "24k"):
+        assert f">{label}</text>" in svg
+
+
+def test_a_variant_is_named_by_what_its_own_rows_are(tmp_path: Path) -> None:
+    """BPR-MF without users reads sessions, whatever its class says; without ranks, each sort of model is by itself."""
+
+    def of(name: str, model: str, scope: str, sizes: tuple[int, int]) -> Line:
+        groups = [{"label": str(n), "size": size, "recall@20": 0.5, "mrr@20": 0.1} for n, size in enumerate(sizes)]
+        cell = {"seed": 0, "scope": scope, "test": {"breakdown": {"history": groups}}}
+        return Line(name, model, "", ({key: one for key, one in cell.items() if one != ""},))
+
+    found = breakdowns(Place(tmp_path), [of("mean", "bpr-mf", "session", (3, 2)), of("old", "fpmc", "", (1, 4))])
+    assert [(one.name, [group.size for group in one.groups]) for one in found] == [
+        ("session", [3, 2]),
+        ("user", [1, 4]),
+    ]
 
 
 def test_moments_are_test_events_of_different_users(clicks: Path, place: Place) -> None:

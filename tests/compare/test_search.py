@@ -15,7 +15,7 @@ from foretaste.compare.search import Settings, Stop, Trial, best_of, exactly, na
 from foretaste.errors import ConfigError, ForetasteError, TrainingError
 from foretaste.models import MODELS, model_class
 from foretaste.recommender import Recommender
-from foretaste.spaces import SPACES, Between, OneOf, Space
+from foretaste.spaces import Between, OneOf, Space
 
 pytest.importorskip("optuna")
 
@@ -128,15 +128,17 @@ def test_without_optuna_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_every_model_that_learns_has_a_space_of_its_own_settings() -> None:
-    assert SPACES.keys() <= MODELS.keys()
     for name in MODELS:
-        if model_class(name).learns == "gradient":
-            assert "learning_rate" in SPACES[name], name
-        for setting, space in SPACES.get(name, {}).items():
+        kind = model_class(name)
+        if kind.learns == "gradient":
+            assert "learning_rate" in kind.space, name
+        for setting, space in kind.space.items():
             low_high = space.values if isinstance(space, OneOf) else (space.low, space.high)
             for value in low_high:
                 Recommender(name, **{setting: value})
                 assert space.holds(value)
+    assert model_class("fmc").space is model_class("fpmc").space  # a variant under a name of its own
+    assert model_class("markov").space == model_class("pop").space == {}
 
 
 def test_spaces_that_are_none_are_refused() -> None:

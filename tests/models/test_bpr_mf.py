@@ -143,3 +143,71 @@ def test_a_user_never_seen_is_shown_what_is_popular() -> None:
             model = BPRMF(4, BPRMF.Config(embedding_size=8, bias=bias), 30)
         train(model, log, TrainConfig.of({**BPRMF.recipe, "batch": 16, "epochs": 20, "exclude_touched": False}))
         assert scores(model.eval(), [0])[0].argsort(descending=True).tolist() == [0, 1, 2, 3]
+
+
+def slow_means(model: BPRMF, items: list[int]) -> list[float]:
+    """Scores of a session without a user, one number at a time."""
+    q = model.item.tolist()
+    out = []
+    for item in range(model.n_items):
+        bias = 0.0 if model.bias is None else float(model.bias[item].detach())
+        each = [sum(a * b for a, b in zip(q[seen - 1], q[item], strict=True)) for seen in items]
+        out.append(bias + (sum(each) / len(each) if each else 0.0))
+    return out
+
+
+def test_a_session_by_hand() -> None:
+    """q = (1, 0), (0, 1), (2, 1) and b = 0.5, 0, -1: after item 3 p = (2, 1), after item 2 it is (1, 1)."""
+    model = BPRMF(3, BPRMF.Config(embedding_size=2, users=False))
+    with torch.no_grad():
+        model.item.copy_(by_hand().item)
+        model.bias.copy_(by_hand().bias)
+    query, state = model(Events.of([[3, 2]]), model.initial_state(torch.tensor([0])))
+    assert model.score(query)[0].tolist() == [[2.5, 1.0, 4.0], [1.5, 1.0, 2.0]]
+    assert {name: part.tolist() for name, part in state.items()} == {"sum": [[2, 2]], "count": [2]}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_session_equals_the_slow_version_however_it_is_cut(bias: bool) -> None:
+    model, rng = small(30, 0, users=False, bias=bias), np.random.default_rng(0)
+    items = rng.integers(1, 31, 200).tolist()
+    events, state = Events.of([items]), model.initial_state(torch.tensor([0]))
+    parts = []
+    for first, last in ((0, 1), (1, 1), (1, 80), (80, 200)):
+        query, state = model(events.cut(first, last), state)
+        parts.append(model.score(query)[0].detach())
+    found = torch.cat(parts)  # [200, 30]
+    for length in (1, 2, 7, 80, 81, 200):
+        wanted = torch.tensor(slow_means(model, items[:length]), dtype=torch.float64)
+        torch.testing.assert_close(found[length - 1], wanted, rtol=0, atol=1e-12)
+    torch.testing.assert_close(model.score(model.query(state))[0, 0].detach(), found[-1], rtol=0, atol=1e-12)
+    assert {name: tuple(part.shape) for name, part in state.items()} == {"sum": (1, 4), "count": (1,)}
+
+
+def test_before_any_event_a_session_has_the_bias_alone() -> None:
+    model = small(users=False)
+    assert scores(model, [0, 2]).tolist() == [slow_means(model, [])] * 2, "whoever asks"
+    assert not scores(small(users=False, bias=False), [0]).any()
+
+
+def test_a_session_has_no_users() -> None:
+    model = small(users=False)
+    assert (BPRMF.scope, small().scope, model.scope) == ("user", "user", "session")
+    assert (small().needs, model.needs) == ({"users"}, set())
+    assert set(model.state_dict()) == {"item", "bias"}
+    wanted = model.item[3].square().sum() + model.bias[3] ** 2
+    torch.testing.assert_close(model.squares(torch.tensor([1, 0]), torch.tensor([4])), wanted)
+
+
+def test_sessions_teach_which_items_go_together() -> None:
+    """Sessions of items 1-5 or of 6-10, whose rows have no user: two of a kind ask for the rest of it."""
+    log = tastes()
+    nobody = Sequences(log.items, log.users, log.sessions, log.part, np.zeros(20, np.int32))
+    with seeded(0):
+        model = BPRMF(10, BPRMF.Config(embedding_size=8, users=False))
+    train(model, nobody, TrainConfig.of({**BPRMF.recipe, "batch": 32, "epochs": 40}))
+    events = Events.of([[1, 4], [8, 6]])
+    query, _ = model.eval()(events, model.initial_state(torch.tensor([0, 0])))
+    found = model.score(query)[:, -1].detach()  # [2, 10]
+    assert float(found[0, :5].amin()) > float(found[0, 5:].amax())
+    assert float(found[1, 5:].amin()) > float(found[1, :5].amax())

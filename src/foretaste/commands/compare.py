@@ -10,12 +10,11 @@ from typing import Any
 from foretaste import words
 from foretaste.compare.grid import Grid, Place, Row, lengths
 from foretaste.compare.publish import fingerprint, publish
-from foretaste.compare.run import run
+from foretaste.compare.run import alone, run
 from foretaste.compare.summary import facts_of
 from foretaste.compare.tracked import TrackedCells
 from foretaste.compare.written import markdown
 from foretaste.data.files import write_text
-from foretaste.data.folders import check_place
 from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import PARTS, TEST, VALIDATION
 from foretaste.errors import ConfigError, nearest
@@ -24,8 +23,10 @@ from foretaste.options import Cutoffs, Device, Flag, Json, Settings, Threads, Tr
 from foretaste.training.settings import TrainConfig
 from foretaste.training.tracking import tracker
 
-FIRST_CHOICE = ("pop", "bpr-mf", "fpmc", "narm")
-"""Compared where no models are named."""
+WITH_USERS = ("pop", "sr", "item-knn", "bpr-mf", "fpmc", "gru4rec", "narm")
+WITHOUT_USERS = ("pop", "s-pop", "sr", "item-knn", "vs-knn", "gru4rec", "narm")
+"""Compared where no models are named: seven that any log with, or without, users can have, and that are cheap to tune.
+What scores each candidate by itself (RUM), or needs sessions of one user besides, is left to those who name it."""
 
 
 def compare(
@@ -33,7 +34,7 @@ def compare(
     /,
     *,
     out: Path,
-    models: str = ",".join(FIRST_CHOICE),
+    models: str | None = None,
     protocol: str = "per-step",
     metric: str = "recall@20",
     cutoffs: Cutoffs = (5, 10, 20),
@@ -63,7 +64,8 @@ def compare(
         Folder of the comparison.
     models
         Names of `foretaste models`, with commas. A name may stand for a variant: narm-small=narm and then
-        --set narm-small.hidden_size=50.
+        --set narm-small.hidden_size=50. Left out: pop, sr, item-knn, bpr-mf, fpmc, gru4rec and narm where the log has
+        users; pop, s-pop, sr, item-knn, vs-knn, gru4rec and narm where it has none.
     protocol
         What test and validation part are asked, as in `foretaste evaluate`.
     metric
@@ -89,14 +91,13 @@ def compare(
         raise ConfigError(f"seeds = {seeds}; give at least 1")
     place = Place(out)
     cells = TrackedCells(tracker(track), place)
-    out.mkdir(parents=True, exist_ok=True)
     folder = _shop(out) if data is None else data
     log = Prepared.open(folder)
     _check_parts(log, folder)
     words.protocol(protocol)
     grid = Grid(
         title=f"Comparison on {folder.name}",
-        rows=tuple(_rows(models, budget, words.settings(set))),
+        rows=tuple(_rows(",".join(first_choice(log)) if models is None else models, budget, words.settings(set))),
         seeds=tuple(range(seeds)),
         ask=protocol,
         metric=metric,
@@ -104,6 +105,7 @@ def compare(
         cutoffs=lengths(metric, cutoffs),
         data=fingerprint(log),
     )
+    out.mkdir(parents=True, exist_ok=True)
     place.begin(grid)
     run(place, folder, workers=workers, threads=threads, device=device, finished=cells)
     summary = publish(place, folder)
@@ -132,7 +134,8 @@ def tune(
 
     Example: `foretaste tune clicks --model narm --trials 20 --out narm-clicks.toml`
 
-    Trials that fall behind are stopped early. Killed, it goes on when started again (OUT.run holds what was tried).
+    Trials that fall behind are stopped early. Killed, it goes on when started again, with as many trials or more:
+    OUT.run holds what was tried until all is done.
 
     Parameters
     ----------
@@ -159,20 +162,20 @@ def tune(
 
     from foretaste.cli import show
     from foretaste.compare.cell import tune as search
-    from foretaste.compare.trials import Crew
+    from foretaste.compare.trials import Bench, Crew
     from foretaste.training.progress import clock
 
     if workers < 1:
         raise ConfigError(f"workers = {workers}; give at least 1")
     words.use_threads(threads)
-    check_place(out)
+    if out.exists():
+        raise ConfigError(f"{out}: is there already; name another file for the recipe, or delete this one")
     log = Prepared.open(data)
     row = Row(name=model, model=model, settings=words.settings(set), trials=trials)
-    grid = Grid(
-        title="", rows=(row,), seeds=(seed,), ask=protocol, metric=metric, show=(metric,), cutoffs=lengths(metric)
-    )
+    asked: dict[str, Any] = {"metric": metric, "show": (metric,), "cutoffs": lengths(metric), "data": fingerprint(log)}
+    grid = Grid(title="", rows=(row,), seeds=(seed,), ask=protocol, **asked)
     place = Place(out.with_name(f"{out.name}.run"))
-    place.begin(grid)
+    Bench(log, grid, row, seed, place, device).recommender({}).check_needs(log)  # before anything is made
     live = sys.stderr.isatty()
 
     def say(facts: Mapping[str, Any]) -> None:
@@ -180,8 +183,13 @@ def tune(
             text = f"\r\033[K{facts['step']} pass {facts['epoch']}/{facts['epochs']} {facts['share']:4.0%}"
             print(text, end="", file=sys.stderr, flush=True)
 
-    with Crew(place, data, model, seed, threads, device, workers, say) as crew:
-        found, best = search(log, grid, row, seed, place, device, say, crew if workers > 1 else None)
+    place.folder.mkdir(parents=True, exist_ok=True)
+    with alone(place.folder):
+        _begin(place, grid)
+        with Crew(place, data, model, seed, threads, device, workers, say) as crew:
+            found, best = search(log, grid, row, seed, place, device, say, crew if workers > 1 else None)
+        write_text(out, _recipe(model, metric, best.score, len(found), {**row.settings, **best.change}))
+        shutil.rmtree(place.folder, ignore_errors=True)
     lines = [f"{'':3} {metric:>10}  {'passes':>6}  {'time':>6}  settings"]
     for number, trial in enumerate(found, 1):
         score = trial.error or f"{100 * trial.score:8.2f} %" + ("  stopped" if trial.pruned else "")
@@ -189,10 +197,24 @@ def tune(
         changes = ", ".join(f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}"
                             for name, value in trial.change.items())  # fmt: skip
         lines.append(f"{mark}{number:2} {score}  {trial.passes:6}  {clock(trial.seconds):>6}  {changes}")
-    write_text(out, _recipe(model, metric, best.score, len(found), {**row.settings, **best.change}))
-    shutil.rmtree(place.run(model, seed), ignore_errors=True)
     facts = {"saved": str(out), "best": best.as_dict(), "tried": [trial.as_dict() for trial in found]}
     show(facts, "\n".join([*lines, "", f"saved: {out}"]), json)
+
+
+def first_choice(log: Prepared) -> tuple[str, ...]:
+    """The models that are compared where none are named: by whether the log says who came."""
+    return WITH_USERS if "users" in log.offers else WITHOUT_USERS
+
+
+def _begin(place: Place, grid: Grid) -> None:
+    """Begin a search, or go on with the one that was cut off: how many are tried in all is no part of what it is."""
+    try:
+        place.begin(grid.with_(rows=tuple(row.with_(trials=1) for row in grid.rows)))
+    except ConfigError:
+        raise ConfigError(
+            f"{place.folder}: holds a search that was cut off, of another log or with other settings; go on with the "
+            "same words as before, or delete the folder and begin anew"
+        ) from None
 
 
 def _rows(models: str, budget: int, settings: Mapping[str, Any]) -> list[Row]:

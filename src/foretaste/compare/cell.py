@@ -30,7 +30,6 @@ from foretaste.compare.trials import Bench, Crew, Say, progress
 from foretaste.data.files import write_text
 from foretaste.data.prepared import Prepared
 from foretaste.errors import ForetasteError, NeedsError
-from foretaste.spaces import SPACES
 
 
 def make(
@@ -63,6 +62,7 @@ def make(
     return {
         "row": row.name,
         "model": row.model,
+        "scope": final.trained.model.scope,
         "seed": seed,
         "config": final.config.as_dict(),
         "training": {} if counts else final.training.as_dict(),
@@ -112,7 +112,7 @@ def tune(
             return crew.trial(change, stop, next(number))
         return bench.trial(change, stop, say, f"trial {next(number)}")
 
-    space = dict(SPACES.get(row.model, {})) if row.trials > 1 else {}
+    space = dict(plain.kind.space) if row.trials > 1 else {}
     space = {name: one for name, one in space.items() if name not in row.settings}
     if row.tries or not space:
         found = exactly(row.tries or ({},), train, at_once)

@@ -9,7 +9,6 @@ What seed 0 chose, the other seeds take. The test part decides nothing.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -149,19 +148,18 @@ class Place:
     def begin(self, grid: Grid) -> Grid:
         """Write the grid, or go on with the one that is there: rows and seeds are added, the questions stay.
 
-        A row that has no cell yet may be another than before; what was begun of it is forgotten.
+        A row of which nothing is there yet may be another than before.
         """
         path = self.folder / "grid.json"
         if path.exists():
             old = self.grid()
-            free = {row.name for row in old.rows if not any(self.cell(row.name, seed).exists() for seed in old.seeds)}
-            for row in grid.rows:
-                if row.name in free and _made(old.row(row.name)) != _made(row):
-                    for seed in old.seeds:
-                        shutil.rmtree(self.run(row.name, seed), ignore_errors=True)
-            grid = _joined(old, grid, path, free)
+            there = {row.name for row in old.rows for seed in old.seeds if self._begun(row.name, seed)}
+            grid = _joined(old, grid, path, there)
         write_text(path, json.dumps(grid.as_dict(), indent=1) + "\n")
         return grid
+
+    def _begun(self, row: str, seed: int) -> bool:
+        return self.cell(row, seed).exists() or self.run(row, seed).exists()
 
     def grid(self) -> Grid:
         """The comparison that was begun here."""
@@ -174,8 +172,8 @@ class Place:
             raise SavedFileError(f"{path}: cannot be read as a comparison ({error})") from None
 
 
-def _joined(old: Grid, new: Grid, path: Path, free: Collection[str]) -> Grid:
-    """The rows and seeds of both. What would make the old cells another measurement is refused; `free` have none."""
+def _joined(old: Grid, new: Grid, path: Path, there: Collection[str]) -> Grid:
+    """The rows and seeds of both. What would make another measurement of the rows that are `there` is refused."""
     before, after = old.as_dict(), new.as_dict()
     for field in FIXED:
         if before[field] != after[field]:
@@ -185,10 +183,10 @@ def _joined(old: Grid, new: Grid, path: Path, free: Collection[str]) -> Grid:
             )
     kept = {row.name: row for row in old.rows}
     for row in new.rows:
-        if row.name in kept and row.name not in free and _made(kept[row.name]) != _made(row):
+        if row.name in kept and row.name in there and _made(kept[row.name]) != _made(row):
             raise ConfigError(
                 f"{path.parent}: the row '{row.name}' was begun with other settings or another budget; "
-                "choose another folder, or another name for the row"
+                f"choose another folder, or another name for the row, or delete cells/{row.name}-* and runs/{row.name}-*"
             )
         kept[row.name] = row
     changes: Mapping[str, Any] = {"rows": [row.model_dump() for row in kept.values()]}

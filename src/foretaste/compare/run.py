@@ -67,7 +67,7 @@ def run(
     first, *others = sorted(grid.seeds)
     choosing = sum(row.trials > 1 or len(row.tries) > 1 for row in grid.rows)
     how = How(data, threads, device, max(1, workers // choosing) if choosing else 1, finished)
-    with _alone(place.folder):
+    with alone(place.folder):
         board = Board(place, grid, out)
         for job in board.all:
             if (there := place.read(*job)) is not None:
@@ -239,8 +239,8 @@ class Board:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two runs in one folder would make the same cells."""
+def alone(folder: Path) -> Iterator[None]:
+    """Two runs in one folder would make the same cells, and write in one journal of a search."""
     with (folder / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -120,6 +120,11 @@ class Prepared:
     def open(cls, folder: str | Path, *, verify: bool = False) -> Self:
         """A folder that was saved, memory-mapped. `verify` compares the checksums of large files too."""
         folder = Path(folder)
+        if folder.is_file():
+            raise SavedFileError(
+                f"{folder}: a file, and no prepared log; make one of it with `foretaste prepare {folder} --out FOLDER` "
+                "and its columns, and give that folder"
+            )
         manifest = folders.read_manifest(folder, FORMAT, VERSION, verify=verify)
         manifest.pop("files")
         n = manifest["counts"]["all"]["events"]

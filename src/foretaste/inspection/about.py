@@ -61,11 +61,13 @@ def inspect_models() -> Found:
                 key: {"default": field.default, "about": field.description}
                 for key, field in kind.Config.model_fields.items()
             },
+            "searched": {key: str(choice) for key, choice in kind.space.items()},
         }
         needs = f", needs {' and '.join(sorted(kind.needs))}" if kind.needs else ""
         lines += [f"{name:8} {kind.summary}", f"{'':8} {kind.paper}", f"{'':8} a row is a {kind.scope}{needs}"]
         lines += [f"{'':8} the battery leaves out its {part}: {why}" for part, why in kind.not_applicable.items()]
-        lines += [f"{'':8} {key} = {field.default}" for key, field in kind.Config.model_fields.items()] + [""]
+        lines += [f"{'':8} {key} = {field.default}" for key, field in kind.Config.model_fields.items()]
+        lines += [f"{'':8} searched: {key}, {choice}" for key, choice in kind.space.items()] + [""]
     return facts, "\n".join(lines).rstrip()
 
 

@@ -32,6 +32,11 @@ def times(facts: LogFacts) -> Iterator[Drawn]:
     """How much time passes, and the gamma law beside it."""
     for name, spread in facts.times.items():
         yield _bars(spread.bars), f"Time {name}.", f"Share of {spread.of:,} steps."
+    yield from dwell(facts)
+
+
+def dwell(facts: LogFacts) -> Iterator[Drawn]:
+    """ASARS, Figure 1: the time from event to event inside a session, in Scott's bins, and the gamma law beside it."""
     if facts.dwell is not None:
         law = facts.dwell
         about = (

@@ -34,6 +34,7 @@ from foretaste.models.bins import TimeBins, dwells, gaps, given
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.layers import at_length, slide
 from foretaste.models.triangle import LOWEST, before_each, newest, recent, run, running_softmax, windowed_softmax
+from foretaste.spaces import THIRD, Between, OneOf, Space
 
 
 class ASARS(SequenceModel):
@@ -98,10 +99,9 @@ class ASARS(SequenceModel):
     summary = "LSTM over the session, attention by how long each item was looked at, and the user's vector"
     paper = "Wang, Li, Yan, Time-weighted Attentional Session-Aware Recommender System, arXiv 1909.05414"
     needs = frozenset({"users", "times"})
-    recipe: ClassVar = {
-        "loss": "hinge", "sampler": "batch", "optimizer": "adagrad", "learning_rate": 0.2, "batch": 512, "chunk": 200,
-        "epochs": 100, "patience": 10,
-    }  # fmt: skip
+    recipe: ClassVar = {"loss": "hinge", "sampler": "batch", "optimizer": "adagrad", "learning_rate": 0.2, "batch": 512,
+                        "chunk": 200, "epochs": 100, "patience": 10}
+    space: ClassVar[Space] = {"learning_rate": Between(1e-2, 0.5), "hidden_size": OneOf(50, 100), "dropout": THIRD}
     masters = ("popularity", "last_item", "order", "set", "user_taste", "dwell")
     beyond = "distant"
     per_user = ("user.weight", "temporal.alpha", "temporal.user_bias", "temporal.mean_day")

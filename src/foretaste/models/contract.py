@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
+from foretaste.spaces import Space
 
 if TYPE_CHECKING:
     from foretaste.data.sequences import Sequences
@@ -136,6 +137,8 @@ class SequenceModel(nn.Module, ABC):
     """The paper's training settings, where they differ from the defaults of `training.loop.TrainConfig`."""
     per_user: ClassVar[tuple[str, ...]] = ("user.weight",)
     """Weights and buffers [1 + U, ...] with one row a user, row 0 for strangers; see `forget`."""
+    space: ClassVar[Space] = {}
+    """What `tune` and `compare` may try of its settings and of those of its training; nothing else is searched."""
     masters: ClassVar[tuple[str, ...]] = ()
     """Simulated logs on which it must come within 10 % of the best possible recall."""
     beyond: ClassVar[str] = ""

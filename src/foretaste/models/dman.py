@@ -36,6 +36,7 @@ from foretaste.models.dman_step import next_event
 from foretaste.models.layers import at_length
 from foretaste.models.routing import Attention, Kind, Memories, Memory, Routing
 from foretaste.models.segments import Cells
+from foretaste.spaces import Between, OneOf, Space
 
 
 class Block(nn.Module):
@@ -98,6 +99,8 @@ class DMAN(SequenceModel):
     scope = "user"
     recipe: ClassVar = {"loss": "softmax", "optimizer": "adam", "learning_rate": 1e-3, "batch": 2560, "chunk": 500,
                         "epochs": 200, "patience": 10, "metric": "ndcg@20"}
+    space: ClassVar[Space] = {"learning_rate": Between(3e-4, 5e-3), "embedding_size": OneOf(64, 128),
+                              "slots": OneOf(10, 20), "dropout": OneOf(0.1, 0.2, 0.4)}
     masters = ("popularity", "last_item", "set", "distant")
     beyond = "dwell"
 

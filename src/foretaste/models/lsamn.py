@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from foretaste.config import Config as Settings
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.layers import at_length
+from foretaste.spaces import L2, RATE, SIZE, Space
 
 
 class _Sets(NamedTuple):
@@ -80,6 +81,7 @@ class LSAMN(SequenceModel):
         "targets": "session", "loss": "bce", "negatives": 5, "sampler": "uniform",
         "optimizer": "adam", "learning_rate": 2e-3, "batch": 256, "epochs": 60,
     }  # fmt: skip
+    space: ClassVar[Space] = {"learning_rate": RATE, "embedding_size": SIZE, "l2": L2}
     masters = ("popularity", "set", "user_taste")
     beyond = "order"
 

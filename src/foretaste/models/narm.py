@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from foretaste.config import Config as Settings
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.layers import additive_scores, at_length, masked_softmax, slide, weighted_rows
+from foretaste.spaces import RATE, SIZE, THIRD, OneOf, Space
 
 
 class NARM(SequenceModel):
@@ -64,6 +65,10 @@ class NARM(SequenceModel):
     paper = "Li et al., Neural Attentive Session-based Recommendation, CIKM 2017"
     scope = "session"
     recipe: ClassVar = {"loss": "softmax", "optimizer": "adam", "learning_rate": 1e-3, "batch": 512, "epochs": 30}
+    space: ClassVar[Space] = {
+        "learning_rate": RATE, "embedding_size": SIZE, "hidden_size": OneOf(50, 100, 200), "embedding_dropout": THIRD,
+        "context_dropout": THIRD,
+    }  # fmt: skip
     masters = ("popularity", "last_item", "order", "set")
     beyond = "user_taste"
 

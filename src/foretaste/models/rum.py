@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from foretaste.config import Config as Settings
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.layers import slide
+from foretaste.spaces import L2, RATE, OneOf, Space
 
 HELD = {"cpu": 2**19, "other": 2**26}
 """Numbers of one temporary while a block of candidates is scored, by kind of device."""
@@ -75,6 +76,7 @@ class RUM(SequenceModel):
         "loss": "bce", "negatives": 1, "sampler": "uniform", "optimizer": "adam", "learning_rate": 1e-3,
         "first": True, "chunk": 20, "batch": 512, "epochs": 30,
     }  # fmt: skip
+    space: ClassVar[Space] = {"learning_rate": RATE, "l2": L2, "alpha": OneOf(0.2, 0.5, 1.0), "slots": OneOf(5, 20)}
 
     config: RUM.Config
 

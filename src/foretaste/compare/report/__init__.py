@@ -5,6 +5,7 @@ asked.py      the two sections in words: the answer, and what was asked of whom
 table.py      the tables, which can be sorted
 pair.py       the chosen model beside the best of another kind
 plots.py      accuracy, cost, learning curves, figures by kind of case (kinds.py)
+log.py        the log: its parts in numbers, and what its sessions are like
 settings.py   what was tried, and sweeps of one setting
 histories.py  sampled histories, and what each saved model says its answer rests on; maps.py draws it
 sections.py   the sections that show, and page.py the page

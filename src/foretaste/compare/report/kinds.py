@@ -115,8 +115,8 @@ def _apart(lines: Sequence[Line], told: Found) -> list[Breakdown]:
 
 
 def _scope(line: Line, taken: Mapping[str, Any]) -> str:
-    """What a row of its model is; the row itself where that is said already."""
-    scope = model_class(line.model).scope if line.model in MODELS else line.name
+    """What a row of its model is, by the cell or by the model; the row itself where that is said already."""
+    scope: str = line.cells[0].get("scope") or (model_class(line.model).scope if line.model in MODELS else line.name)
     return scope if scope not in taken else f"as {line.name} was shown them"
 
 

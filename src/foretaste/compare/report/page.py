@@ -53,8 +53,8 @@ def page(place: Place, summary: Summary, log: Prepared | None, gallery: Gallery)
             *([tag("h3", "To keep in mind"), tag("ul", *(tag("li", note) for note in notes))] if notes else []),
         )),
     ]  # fmt: skip
-    drawn = [show.table(), show.cost(), show.learning(), show.kinds(place), show.besides(), show.tried(), show.sweeps(),
-             show.attention(place, log)]  # fmt: skip
+    drawn = [show.table(), show.cost(), show.learning(), show.kinds(place), show.besides(), show.log(log), show.tried(),
+             show.sweeps(), show.attention(place, log)]  # fmt: skip
     sections = [*first, *(section for section in drawn if section is not None), _numbers(summary, gallery)]
     grid = summary.grid
     head = tag(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 LABELS = {"training": "seconds of training", "median": "milliseconds an answer (median)"}
 LEAST = {"training": 0.01, "median": 0.01}
 """What is less stands here on a logarithmic scale."""
+CROWDED = 12
+"""Kinds of cases; of more, labels and counts stand upright and marks are small."""
 
 
 def intervals(
@@ -155,29 +157,32 @@ def by_kind(
     gallery: Gallery, lines: Sequence[Line], names: dict[str, Look], parts: Breakdown, metric: str
 ) -> Iterator[Html]:
     """A metric by kind of case, with how many cases there are of each."""
-    figure, (axes, counts) = canvas(4.0 + _more(lines), 2, 1, height_ratios=(4, 1), sharex=True)
     groups = parts.groups if parts.unit == "cases" else parts.groups[::-1]  # the easiest at the right, lines apart
+    crowded = len(groups) > CROWDED
+    figure, (axes, counts) = canvas(4.0 + _more(lines), 2, 1, height_ratios=(3 if crowded else 4, 1), sharex=True)
     x = list(range(len(groups)))
     ends = {}
     for line in lines:
         y = [100 * group.means[metric].get(line.name, np.nan) for group in groups]
         if not np.isnan(y).all():
-            look = names[line.name]
-            axes.plot(x, y, color=look.colour, ls=look.dashes, marker=look.mark, mec=PAPER, mew=0.6)
+            look, size = names[line.name], 3.5 if crowded else 5
+            axes.plot(x, y, color=look.colour, ls=look.dashes, marker=look.mark, ms=size, mec=PAPER, mew=0.6)
             ends[line.name] = next(value for value in reversed(y) if not np.isnan(value))
     axes.set_ylim(bottom=0)
     axes.set_ylabel(f"{metric}, %")
     axes.tick_params(axis="x", labelbottom=False, length=0)
     name_ends(axes, ends, names)
     counts.bar(x, [group.size for group in groups], color=SOFT, alpha=0.45, width=0.7)
+    number: dict[str, Any] = {"rotation": 90, "fontsize": 7} if crowded else {"fontsize": 9}
     for place, group in enumerate(groups):
-        counts.annotate(_count(group.size), (place, group.size), ha="center", va="bottom", fontsize=9, color=INK)
+        counts.annotate(_count(group.size), (place, group.size), ha="center", va="bottom", color=INK, **number)
     counts.set_yticks([])
-    counts.margins(y=0.4)
+    counts.margins(y=1.1 if crowded else 0.4)
     counts.grid(False)
     counts.spines["left"].set_visible(False)
     counts.set_ylabel(parts.unit)
-    turned = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if len(x) > 5 else {}
+    turned: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if len(x) > 5 else {}
+    turned = {"rotation": 90, "fontsize": 8} if crowded else turned
     counts.set_xticks(x, [_short_label(group.label) for group in groups], **turned)
     yield gallery.show(f"{parts.name} {metric}", figure, f"{parts.title}: {metric}.")
 

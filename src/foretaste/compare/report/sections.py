@@ -9,6 +9,7 @@ from foretaste.compare.grid import Place
 from foretaste.compare.report import maps, plots, settings
 from foretaste.compare.report.histories import Witnesses
 from foretaste.compare.report.kinds import Breakdown, besides, breakdowns
+from foretaste.compare.report.log import the_log
 from foretaste.compare.report.pair import beside_the_best_other
 from foretaste.compare.report.table import breakdown, results
 from foretaste.compare.summary import Line, Summary
@@ -38,6 +39,10 @@ class Sections:
         self.summary, self.names, self.gallery = summary, names, gallery
         self.lines: list[Line] = [line for line in summary.lines if line.cells]
         self.metric = summary.grid.show[0]
+
+    def log(self, log: Prepared | None) -> Section | None:
+        """What the models learnt from and were asked about."""
+        return None if log is None else Section("log", "The log", the_log(self.gallery, log))
 
     def table(self) -> Section:
         """Every row, and the intervals drawn."""

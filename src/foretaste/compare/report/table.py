@@ -1,4 +1,7 @@
-"""The tables. A heading is a button: pressed, by mouse or by keyboard, it sorts; without scripts tables are plain."""
+"""The tables. A heading is a button: pressed, by mouse or by keyboard, it sorts; without scripts tables are plain.
+
+What a heading means stands in its title, for a mouse, and below the table, for everybody.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,17 @@ from foretaste.pages.html import Html, join, tag
 from foretaste.training.progress import clock
 
 BREAK = tag("br")
+MEASURES = {
+    "recall": "Share of a case's targets that are among the first k",
+    "hr": "Share of the cases of which a target is among the first k",
+    "precision": "Share of the first k that are targets",
+    "f1": "Harmonic mean of precision and recall, in each case",
+    "mrr": "1 / rank of a case's best target, 0 beyond k",
+    "mrr-mean": "Mean of 1 / rank over a case's targets, 0 beyond k",
+    "ndcg": "Discounted gain of the first k, as a share of the best possible",
+    "ndcg-fixed": "Discounted gain of the first k, as a share of k targets in a row",
+}
+"""Metric -> what it counts."""
 
 
 @dataclass(frozen=True)
@@ -57,23 +71,7 @@ def sortable(caption: Html, columns: Sequence[Column], rows: Sequence[tuple[Cell
 def results(summary: Summary, names: dict[str, Look]) -> Html:
     """Every row with its figures, differences and costs; failed ones with their reason."""
     grid, metrics = summary.grid, _metrics(summary)
-    columns = [
-        Column("model", number=False, falling=False),
-        *(Column(metric, "Percent, mean over the seeds; below it the 95 % interval over users") for metric in metrics),
-        Column("difference", f"{summary.reference} less this row, in points of {grid.show[0]}", falling=False),
-        Column("p", "Paired randomisation test over users, after Holm's correction", falling=False),
-        Column("ahead", f"Users for whom this row is better than {summary.reference}"),
-        *([Column("paper", "What the paper prints", number=False)] if _published(summary) else []),
-        Column("training", "Training with the chosen settings, once", falling=False),
-        Column("tuning", "All that was tried, by the first seed", falling=False),
-        Column("ms an answer", "Median of one request at a time, from raw ids to 20 items; below it the slowest in 100",
-               falling=False),
-        Column("memory", "Most that its process held, in MB", falling=False),
-        Column("weights", falling=False),
-        Column("seeds"),
-        Column("passes", "Of each seed"),
-        Column("chosen", "Settings that were best on the validation part", number=False, falling=False),
-    ]  # fmt: skip
+    columns = _columns(summary, metrics)
     metric = grid.show[0]
     known = [line for line in summary.lines if metric in line.figures]
     known.sort(key=lambda line: -line.figures[metric].mean)
@@ -83,9 +81,48 @@ def results(summary: Summary, names: dict[str, Look]) -> Html:
         if metric not in line.figures:
             why = "; ".join(dict.fromkeys(line.failures.values())) or "not finished yet"
             rows.append((_named(line, names, False), [Cell(f"No result: {why}")]))
-    hint = tag("span", " Press a heading to sort by it; point at it to see what it means.", class_="sorting")
-    caption = tag("span", "Metrics in percent, below them 95 % intervals over users.", hint, class_="hint")
-    return sortable(caption, columns, rows, "Results of every model")
+    hint = tag("span", " Press a heading to sort by it.", class_="sorting")
+    said = "Metrics in percent, below them 95 % intervals over users. What each column means stands below the table."
+    caption = tag("span", said, hint, class_="hint")
+    return join(sortable(caption, columns, rows, "Results of every model"), glossary(columns))
+
+
+def glossary(columns: Sequence[Column]) -> Html:
+    """What each column means, behind a heading that opens by mouse, finger or key."""
+    heads: dict[str, list[str]] = {}
+    for column in columns:
+        if column.about:
+            heads.setdefault(column.about, []).append(column.head)
+    terms = (join(tag("dt", ", ".join(of)), tag("dd", about)) for about, of in heads.items())
+    return tag("details", tag("summary", "What the columns mean"), tag("dl", *terms))
+
+
+def _columns(summary: Summary, metrics: Sequence[str]) -> list[Column]:
+    """Of the results, in the order in which `_cells` fills them."""
+    return [
+        Column("model", number=False, falling=False),
+        *(Column(metric, _measured(metric)) for metric in metrics),
+        Column("difference", f"{summary.reference} less this row, in points of {summary.grid.show[0]}", falling=False),
+        Column("p", "Paired randomisation test over users, after Holm's correction", falling=False),
+        Column("ahead", f"Users for whom this row is better than {summary.reference}"),
+        *([Column("paper", "What the paper prints", number=False)] if _published(summary) else []),
+        Column("training", "Training with the chosen settings, once", falling=False),
+        Column("tuning", "All that was tried, by the first seed", falling=False),
+        Column("ms an answer", "Median of one request at a time, from raw ids to 20 items; below it the slowest in 100",
+               falling=False),
+        Column("memory", "Most that its process held, in MB", falling=False),
+        Column("weights", "Numbers that the model keeps", falling=False),
+        Column("seeds", "Trainings with the chosen settings"),
+        Column("passes", "Over the log, in the training of each seed"),
+        Column("chosen", "Settings that were best on the validation part", number=False, falling=False),
+    ]  # fmt: skip
+
+
+def _measured(metric: str) -> str:
+    """What a metric counts, and how it is told: `recall@20`, `mrr`, `NAME: recall@20`."""
+    what = MEASURES.get(metric.rpartition(": ")[2].partition("@")[0])
+    told = "In percent, mean over the seeds; below it the 95 % interval over users"
+    return told if what is None else f"{what}. {told}"
 
 
 def breakdown(lines: Sequence[Line], names: dict[str, Look], parts: Breakdown, metric: str) -> Html:

@@ -43,6 +43,7 @@ from foretaste.config import Config as Settings
 from foretaste.models.baselines.bpr_mf import user_vectors
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.layers import slide
+from foretaste.spaces import RATE, SIZE, THIRD, OneOf, Space
 
 
 class Caser(SequenceModel):
@@ -80,6 +81,9 @@ class Caser(SequenceModel):
     recipe: ClassVar = {
         "ahead": 3, "loss": "bce", "negatives": 3, "learning_rate": 1e-3, "weight_decay": 1e-6, "batch": 512,
         "epochs": 50,
+    }  # fmt: skip
+    space: ClassVar[Space] = {
+        "learning_rate": RATE, "embedding_size": SIZE, "window": OneOf(3, 5, 9), "dropout": THIRD,
     }  # fmt: skip
     masters = ("popularity", "last_item", "user_taste")
     beyond = "distant"

@@ -42,6 +42,7 @@ from foretaste.models.baselines.bpr_mf import SPREAD
 from foretaste.models.baselines.fpmc import BASKET, Baskets
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.layers import at_length
+from foretaste.spaces import L2, RATE, SIZE, OneOf, Space
 
 CELLS = {"sigmoid": nn.RNN, "tanh": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -67,6 +68,9 @@ class DREAM(SequenceModel):
     recipe: ClassVar = {
         "loss": "bpr", "negatives": 1, "exclude_touched": False, "learning_rate": 2e-3, "l2": 1e-3, "batch": 512,
         "epochs": 60,
+    }  # fmt: skip
+    space: ClassVar[Space] = {
+        "learning_rate": RATE, "embedding_size": SIZE, "l2": L2, "pool": OneOf("max", "mean"),
     }  # fmt: skip
     masters = ("popularity", "last_item")
     beyond = "dwell"

@@ -41,6 +41,7 @@ from foretaste.config import Config as Settings
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.layers import at_length
 from foretaste.models.triangle import run
+from foretaste.spaces import RATE, THIRD, OneOf, Space
 
 
 class GRU4Rec(SequenceModel):
@@ -79,6 +80,9 @@ class GRU4Rec(SequenceModel):
     summary = "GRU (or LSTM) layers over the items; session-parallel training, pairwise losses, fine-tuning"
     paper = "Hidasi et al., Session-based Recommendations with Recurrent Neural Networks, ICLR 2016; CIKM 2018"
     recipe: ClassVar = {"loss": "softmax", "optimizer": "adam", "learning_rate": 1e-3, "batch": 512, "epochs": 30}
+    space: ClassVar[Space] = {
+        "learning_rate": RATE, "hidden_size": OneOf(50, 100, 200), "embedding_dropout": THIRD, "hidden_dropout": THIRD,
+    }  # fmt: skip
     masters = ("popularity", "last_item", "order", "set")
     beyond = "user_taste"
 

@@ -44,6 +44,7 @@ from torch import Tensor, nn
 from foretaste.config import Config as Settings
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.layers import at_length, masked_softmax
+from foretaste.spaces import RATE, THIRD, OneOf, Space
 
 
 class HPMN(SequenceModel):
@@ -74,6 +75,9 @@ class HPMN(SequenceModel):
     recipe: ClassVar = {
         "loss": "softmax", "optimizer": "adam", "learning_rate": 1e-3, "batch": 2560, "chunk": 500, "epochs": 200,
         "patience": 10, "metric": "ndcg@20",
+    }  # fmt: skip
+    space: ClassVar[Space] = {
+        "learning_rate": RATE, "embedding_size": OneOf(64, 128), "slots": OneOf(3, 5), "dropout": THIRD,
     }  # fmt: skip
     masters = ("popularity", "last_item", "set")
     beyond = "dwell"

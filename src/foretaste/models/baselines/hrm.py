@@ -37,6 +37,7 @@ from foretaste.config import Config as Settings
 from foretaste.models.baselines.bpr_mf import SPREAD, user_vectors
 from foretaste.models.baselines.fpmc import BASKET, Baskets
 from foretaste.models.contract import Events, Query, SequenceModel, State
+from foretaste.spaces import L2, RATE, SIZE, THIRD, Space
 
 Aggregate = Literal["max", "avg"]
 
@@ -68,6 +69,7 @@ class HRM(SequenceModel):
         "loss": "bce", "negatives": 25, "sampler": "popularity", "sampler_power": 1.0, "exclude_touched": False,
         "learning_rate": 5e-3, "l2": 1e-4, "batch": 512, "epochs": 60,
     }  # fmt: skip
+    space: ClassVar[Space] = {"learning_rate": RATE, "embedding_size": SIZE, "l2": L2, "dropout": THIRD}
     masters = ("user_taste",)
     beyond = "order"
 

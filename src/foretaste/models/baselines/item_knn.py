@@ -27,13 +27,14 @@ last 5 items, 15.2 with all.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from foretaste.models.baselines.counting import Floats, Ints, Table
 from foretaste.models.baselines.rules import companions, nth_of_row
+from foretaste.spaces import OneOf, Space
 
 if TYPE_CHECKING:
     from foretaste.data.sequences import Sequences
@@ -54,6 +55,9 @@ class ItemKNN(Table):
 
     summary = "items that are found in the same sessions as the last ones (shrunk cosine)"
     paper = "Sarwar et al., Item-based Collaborative Filtering Recommendation Algorithms, WWW 2001"
+    space: ClassVar[Space] = {
+        "last": OneOf(1, 5, 20), "shrinkage": OneOf(0.0, 5.0, 20.0, 50.0), "kept": OneOf(0, 100, 500),
+    }  # fmt: skip
     masters = ("popularity",)
     beyond = "order"
 

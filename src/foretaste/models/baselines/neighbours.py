@@ -30,15 +30,18 @@ which are the defaults: 51.37 / 18.27; k = 150, weighting "linear": 52.04 / 18.4
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from foretaste.models.baselines.session_index import Floats, Ints
 from foretaste.models.baselines.session_votes import FINE, Neighbours, Shared
+from foretaste.spaces import IDF, VOTERS, OneOf, Space
 
 Decay = Literal["same", "linear", "div", "quadratic", "log"]
+DECAYS = OneOf("linear", "quadratic", "log", "div", "same")
+SAMPLE = OneOf(1000, 2500, 5000)
 
 
 class SKNN(Neighbours):
@@ -49,6 +52,7 @@ class SKNN(Neighbours):
 
     summary = "past sessions with the same items vote (S-KNN)"
     paper = "Jannach and Ludewig, When Recurrent Neural Networks meet the Neighborhood, RecSys 2017"
+    space: ClassVar[Space] = {"k": VOTERS, "sample": SAMPLE}
     masters = ("popularity", "set")
     beyond = "user_taste"
 
@@ -82,6 +86,9 @@ class VSKNN(Neighbours):
 
     summary = "past sessions vote, newer shared items counting more (VS-KNN, computed as VMIS-kNN)"
     paper = "Ludewig and Jannach, Evaluation of Session-based Recommendation Algorithms, UMUAI 2018"
+    space: ClassVar[Space] = {
+        "k": VOTERS, "sample": SAMPLE, "weighting": DECAYS, "score_weighting": DECAYS, "idf": IDF,
+    }  # fmt: skip
     masters = ("popularity", "set")
     beyond = "user_taste"
 

@@ -51,6 +51,7 @@ from torch import Tensor, nn
 from foretaste.config import Config as Settings
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.layers import at_length, slide
+from foretaste.spaces import RATE, SIZE, THIRD, Space
 
 Dilations = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
@@ -88,6 +89,9 @@ class _Dilated(SequenceModel):
         scope: Literal["session", "user"] = "session"
         """What one row is: a session, or all of a user's events."""
 
+    space: ClassVar[Space] = {
+        "learning_rate": RATE, "embedding_size": SIZE, "embedding_dropout": THIRD, "output_dropout": THIRD,
+    }  # fmt: skip
     masters = ("popularity", "last_item", "order", "set")
     beyond = "user_taste"
 

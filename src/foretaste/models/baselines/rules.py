@@ -28,12 +28,13 @@ ties is not known).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from foretaste.models.baselines.counting import Floats, Ints, Table, add_up, pairs_of
+from foretaste.spaces import OneOf, Space
 
 if TYPE_CHECKING:
     from foretaste.data.sequences import Sequences
@@ -56,6 +57,7 @@ class SequentialRules(Table):
 
     summary = "what came after the last item within some steps, weighted by the distance (SR)"
     paper = "Ludewig & Jannach, Evaluation of Session-based Recommendation Algorithms, UMUAI 2018"
+    space: ClassVar[Space] = {"steps": OneOf(5, 10, 20), "decay": OneOf("div", "quadratic", "linear", "log")}
     masters = ("popularity", "last_item")
     beyond = "order"
 
@@ -89,6 +91,7 @@ class Markov(SequentialRules):
 
     summary = "what came right after the last item (first-order Markov chain, counted)"
     paper = "a chain of first order; as a baseline for sessions in Ludewig & Jannach, UMUAI 2018"
+    space: ClassVar[Space] = {}
 
     config: Markov.Config  # type: ignore[assignment]
 
@@ -110,6 +113,7 @@ class AssociationRules(Table):
 
     summary = "what occurred in the same sessions as the last item, before or after it (AR)"
     paper = "Agrawal et al., Mining Association Rules between Sets of Items, SIGMOD 1993"
+    space: ClassVar[Space] = {"once": OneOf(True, False)}
     masters = ("popularity",)
     beyond = "order"
 

@@ -54,6 +54,7 @@ from foretaste.config import Config as Settings
 from foretaste.models.baselines.attention_blocks import Block, LiGRBlock, SASRecBlock
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.layers import slide
+from foretaste.spaces import RATE, SIZE, OneOf, Space
 
 HELD = {"cpu": 2**22, "other": 2**27}
 """Numbers of one layer's activations that are held at a time when windows are worked out, by kind of device."""
@@ -93,6 +94,8 @@ class SASRec(SequenceModel):
     scope: Literal["session", "user"] = "user"
     recipe: ClassVar = {"loss": "bce", "negatives": 1, "optimizer": "adam", "learning_rate": 1e-3, "batch": 2560,
                         "chunk": 1000, "epochs": 200, "patience": 20, "metric": "ndcg@10"}
+    space: ClassVar[Space] = {"learning_rate": RATE, "embedding_size": SIZE, "layers": OneOf(1, 2, 3),
+                              "dropout": OneOf(0.1, 0.2, 0.5), "window": OneOf(50, 200)}
     masters = ("popularity", "last_item", "set")
     beyond = "dwell"
 

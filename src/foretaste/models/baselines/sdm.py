@@ -44,6 +44,7 @@ from foretaste.models.baselines.shan import ever_and_long, no_softmax, open_soft
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.layers import at_length, slide
 from foretaste.models.triangle import newest, recent, run, windowed_softmax
+from foretaste.spaces import Between, OneOf, Space
 
 
 class SDM(SequenceModel):
@@ -79,6 +80,9 @@ class SDM(SequenceModel):
         "loss": "sampled_softmax", "negatives": 1000, "shared_negatives": True, "sampler": "popularity",
         "sampler_power": 1.0, "exclude_touched": False, "optimizer": "adagrad", "learning_rate": 0.1, "clip": 5.0,
         "batch": 256, "epochs": 30,
+    }  # fmt: skip
+    space: ClassVar[Space] = {
+        "learning_rate": Between(1e-2, 0.3), "embedding_size": OneOf(64, 128), "dropout": OneOf(0.1, 0.2, 0.4),
     }  # fmt: skip
     masters = ("popularity", "set")
     beyond = "dwell"

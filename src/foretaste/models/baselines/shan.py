@@ -43,6 +43,7 @@ from foretaste.models.baselines.bpr_mf import SPREAD, user_vectors
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.layers import at_length, slide
 from foretaste.models.triangle import LOWEST, newest, running_softmax
+from foretaste.spaces import L2, RATE, SIZE, Space
 
 TRIPLE = ("top", "mass", "sum")
 """A running softmax: its highest score, its sum of exponentials relative to that, the same sum of weighted values."""
@@ -71,6 +72,7 @@ class SHAN(SequenceModel):
         "loss": "bpr", "negatives": 1, "exclude_touched": False, "learning_rate": 2e-3, "l2": 3e-3, "batch": 512,
         "epochs": 60,
     }  # fmt: skip
+    space: ClassVar[Space] = {"learning_rate": RATE, "embedding_size": SIZE, "l2": L2}
     masters = ("popularity", "set", "user_taste")
     beyond = "order"
 

@@ -29,11 +29,14 @@ YOOCHOOSE 1/64 70.09 / 28.41 (place 5, near 10), where VS-KNN has 52.04 / 18.40 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 
 from foretaste.models.baselines.session_index import Floats, Ints, array
 from foretaste.models.baselines.session_votes import FINE, Arrays, Neighbours, Shared
+from foretaste.spaces import IDF, VOTERS, OneOf, Space
 
 
 class VSTAN(Neighbours):
@@ -57,6 +60,10 @@ class VSTAN(Neighbours):
 
     summary = "past sessions vote, by place, by age, and by nearness to the shared item (VSTAN)"
     paper = "Ludewig et al., Empirical Analysis of Session-Based Recommendation Algorithms, UMUAI 2021"
+    space: ClassVar[Space] = {
+        "k": VOTERS, "place": OneOf(0.2, 1.02, 4.1), "days": OneOf(2.5, 5.0, 20.0, 80.0),
+        "near": OneOf(0.5, 2.05, 8.2), "step": OneOf(0.2, 1.02, 4.1), "idf": IDF,
+    }  # fmt: skip
     masters = ("popularity", "set")
     beyond = "user_taste"
 

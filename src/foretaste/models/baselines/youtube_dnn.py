@@ -52,6 +52,7 @@ from foretaste.models.baselines.bpr_mf import user_vectors
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.layers import at_length, slide
 from foretaste.models.triangle import newest
+from foretaste.spaces import RATE, SIZE, THIRD, OneOf, Space
 
 SHOWN = 64
 """Newest events that an explanation shows at most."""
@@ -92,6 +93,9 @@ class YoutubeDNN(SequenceModel):
     recipe: ClassVar = {
         "loss": "sampled_softmax", "negatives": 1024, "sampler": "popularity", "sampler_power": 1.0,
         "shared_negatives": True, "exclude_touched": False, "learning_rate": 1e-3, "batch": 512, "epochs": 30,
+    }  # fmt: skip
+    space: ClassVar[Space] = {
+        "learning_rate": RATE, "embedding_size": SIZE, "window": OneOf(0, 20, 50), "dropout": THIRD,
     }  # fmt: skip
     masters = ("popularity", "set", "user_taste")
     beyond = "order"
