@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from foretaste.compare.grid import Grid, Place, Row
-from foretaste.data.files import write_text
 from foretaste.errors import ConfigError, SavedFileError
 
 ONE = Row(name="one", model="pop")
