@@ -88,7 +88,7 @@ def inspect_model(name: str) -> Found:
     lines += ["", "Settings of its training"]
     for setting in settings_of(training):
         before = usual[setting.name].default
-        lines += _lines(setting, "" if before == setting.default else f"; {before} for other models")
+        lines += _lines(setting, "" if before == setting.default else f"; usually {before}")
     values, others = training.as_dict(), TrainConfig().as_dict()
     facts["training"] = {
         key: {"default": value, "usual": others[key], "about": usual[key].about} for key, value in values.items()
