@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import os
 import subprocess
@@ -14,16 +15,17 @@ import numpy as np
 import pytest
 
 import foretaste
-from foretaste import EventLog, Prepared, Recommender, answers, cli, demo, endings, shop, splits, words
+from foretaste import EventLog, Prepared, Recommender, answers, cli, demo, endings, options, shop, splits, words
 from foretaste.data.sequences import TEST, VALIDATION
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, DataError
 from foretaste.evaluation.evaluate import Evaluation
 from foretaste.evaluation.protocols import LastItem, PerStep
 from foretaste.models import MODELS
+from foretaste.training.settings import TrainConfig
 from tests.shell import Shell
 
-COMMANDS = ("demo", "prepare", "train", "evaluate", "recommend", "models", "inspect", "doctor")
+COMMANDS = ("demo", "prepare", "train", "evaluate", "recommend", "models", "recipes", "inspect", "doctor")
 COLUMNS = ("--session", "session", "--item", "item", "--time", "time")
 SMALL = ("--set", "hidden_size=8", "--set", "embedding_size=8", "--set", "batch=64")
 SETTINGS = {"hidden_size": 8, "embedding_size": 8, "batch": 64, "epochs": 2}
@@ -109,6 +111,64 @@ def test_prepare_does_what_python_does(ft: Shell, made: Path, tmp_path: Path) ->
         assert np.array_equal(getattr(theirs.sequences, name), getattr(ours.sequences, name)), name
     assert theirs.items.ids == ours.items.ids
     assert theirs.manifest["split"] == ours.manifest["split"]
+
+
+def test_prepare_reads_a_csv_that_must_be_explained_within_the_room_it_gets(ft: Shell, tmp_path: Path) -> None:
+    rows = [(session, item, 10**9 + row) for row, (session, item) in enumerate([(1, "thé"), (1, "thé"), (1, "café")])]
+    lines = ["~".join(map(str, row)) for row in [("session", "item", "time"), *rows, rows[2]]]
+    (tmp_path / "log.csv").write_bytes("\n".join(lines).encode("latin-1"))
+    command = ("prepare", tmp_path / "log.csv", "--out", tmp_path / "out", *COLUMNS, "--split", "none")
+    how = ("--encoding", "latin-1", "--delimiter", "~", "--validation", "none")
+    assert ft.well(*command, *how, "--json").json["counts"]["all"]["events"] == 4
+    steps = ("--repeats", "collapse", "--duplicates", "drop", "--memory-limit", "200MB", "--threads", "1")
+    facts = ft.well(*command, *how, *steps, "--json").json
+    assert [(step["name"], step["events"]) for step in facts["steps"]][:3] == [
+        ("read", 4), ("duplicates", 3), ("repeats", 2),
+    ]  # fmt: skip
+    assert Prepared.open(tmp_path / "out").items.ids == ["thé", "café"]
+    assert "'item'" in ft(*command, "--encoding", "latin-1").err  # nothing guesses at ~
+    (tmp_path / "log.csv").write_text("\n".join(lines).replace("~", "\t"))
+    assert ft.well(*command, "--validation", "none", "--delimiter", "tab", "--json").json["items"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--memory-limit", "much"), "expected a size such as '4GB'"),
+        (("--threads", "0"), "a number of at least 1"),
+        (("--encoding", "klingon"), "klingon"),
+        (("--repeats", "drop"), "collapse"),
+    ],
+)
+def test_options_of_reading_that_cannot_be(ft: Shell, made: Path, options: tuple[str, ...], said: str) -> None:
+    ran = ft("prepare", made / "clicks.csv", "--out", made / "never", *COLUMNS, *options)
+    assert (ran.status, ran.err.count("\n"), (made / "never").exists()) == (2, 1, False)
+    assert said in ran.err
+
+
+def test_options_have_the_defaults_of_python() -> None:
+    ours = {**vars(options.Columns()), **vars(options.Steps()), **vars(options.Room())}
+    theirs = inspect.signature(EventLog.read).parameters
+    shared = set(ours) & set(theirs)
+    assert {"encoding", "delimiter", "repeats", "duplicates", "memory_limit", "threads"} <= shared
+    assert {name: ours[name] for name in shared - {"item"}} == {n: theirs[n].default for n in shared - {"item"}}
+
+
+def test_errors_name_the_option_that_helps(ft: Shell, made: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text("session,item,time\n1,a,1600000000\n1,,1600000001\n")
+    command = ("prepare", made / "clicks.csv", "--out", tmp_path / "out", *COLUMNS)
+    ours = ("--item", "item", "--order", "time", "--user", "user")
+    for given, said in (
+        ((*command, "--split", "last-session"), "(--user)"),
+        ((*command, "--user", "user", "--split", "given"), "(--split-column)"),
+        (("prepare", tmp_path / "bad.csv", "--out", tmp_path / "out", *COLUMNS, "--strict"), "(--strict)"),
+        (("prepare", made / "clicks.csv", "--out", tmp_path / "out", *ours, "--split", "global-time:days=1"), "--time"),
+        (("prepare", made / "clicks.csv", "--out", tmp_path / "out", *ours, "--gap", "30m"), "--time"),
+        (("prepare", made / "clicks.csv", "--out", tmp_path / "out", *ours, "--split", "last-session"), "--gap 30m"),
+        ((*command, "--names", "a,b"), "(--names)"),
+    ):
+        ran = ft(*given)
+        assert (ran.status, said in ran.err) == (2, True), ran.err
 
 
 def test_the_newest_tenth_is_the_test_unless_another_is_named(made: Path) -> None:
@@ -210,7 +270,7 @@ def test_a_run_that_is_stopped_goes_on_and_one_that_ended_begins_afresh(
         patch.setattr(Recommender, "save", interrupted)
         ran = ft(*command)
     assert (ran.status, checkpoint.exists(), (tmp_path / "narm").exists()) == (130, True, False)
-    assert "goes on from its last checkpoint" in ran.err
+    assert ran.err.endswith("interrupted; run the same command again and it goes on\n")
     assert "other settings" in ft(*command, "--set", "seed=1").err
     assert "pass 1/1" not in ft.well(*command).err  # nothing was left to do but to save
     assert not checkpoint.exists()
@@ -252,6 +312,19 @@ def test_evaluate_gives_the_numbers_of_python(ft: Shell, made: Path, tmp_path: P
     assert ft.well(*command).out.strip() == ours.table()
 
 
+def test_evaluate_looks_at_the_lists_if_asked(ft: Shell, made: Path) -> None:
+    ours = Recommender.load(made / "pop").evaluate(Prepared.open(made / "clicks"), cutoffs=(3,), lists=True)
+    command = ("evaluate", made / "pop", made / "clicks", "--cutoffs", 3, "--threads", 1)
+    found = ft.well(*command, "--lists", "--json").json
+    assert found["coverage"] == ours.facts.coverage == pytest.approx(3 / 40, abs=1 / 40)
+    assert {name: of["value"] for name, of in found["metrics"].items()} == ours.means()
+    assert {"popularity@3", "arp@3", "repeats@3"} <= set(found["metrics"])
+    plain = ft.well(*command, "--json").json
+    assert (plain["coverage"], "arp@3" in plain["metrics"]) == (None, False)
+    assert "coverage@3" in ft.well(*command, "--lists").out
+    assert "threads = 0; give at least 1" in ft(*command[:-1], 0).err
+
+
 def test_evaluate_by_other_protocols_and_parts(ft: Shell, made: Path) -> None:
     log = Prepared.open(made / "clicks")
     words = "last-item:unit=user,mask_seen=true"
@@ -272,6 +345,8 @@ def test_recommend_by_raw_ids_with_titles_and_reasons(ft: Shell, made: Path) -> 
     assert (facts["items"], facts["scores"], facts["skipped"]) == (found.ids, found.scores, ["no such thing"])
     assert facts["titles"] == [f"thing no. {raw}" for raw in found.ids]
     assert facts["because"] == {"attention": [list(pair) for pair in weights]}
+    assert ft.well(*command, "--json", "--device", "cpu").json == facts
+    assert "device = 'abacus' cannot be used here" in ft(*command, "--device", "abacus").err
     lines = ft.well(*command).out.splitlines()
     assert lines[0] == f"  1. thing no. {found.ids[0]}  ({found.scores[0]:.3f})"
     assert lines[5] == "Not known, left out of the history: no such thing."
@@ -305,6 +380,39 @@ def test_models_and_doctor(ft: Shell) -> None:
     assert (facts["foretaste"], facts["numpy"]) == (foretaste.__version__, np.__version__)
 
 
+def test_one_model_with_all_its_settings(ft: Shell) -> None:
+    found = ft.well("models", "narm", "--json").json
+    assert (found["model"], found["settings"]["window"]["default"]) == ("narm", 19)
+    assert found["training"]["learning_rate"] == {"default": 0.001, "usual": 0.001, "about": "Rate at the start."}
+    assert list(found["training"]) == list(TrainConfig.model_fields)
+    dman = ft.well("models", "dman", "--json").json["training"]["batch"]
+    assert (dman["default"], dman["usual"]) == (2560, 512)
+    text = ft.well("models", "dman").out
+    assert "\n  batch = 2560  (whole number >= 1; usually 512)\n      Targets a step, about;" in text
+    assert "\n  optimizer = adam  (adam, adagrad, sgd)\n      The optimiser.\n" in text
+    assert "takes no settings of training" in ft.well("models", "pop").out
+    assert "did you mean 'narm'" in ft("models", "narn").err
+
+
+def test_recipes(ft: Shell, made: Path, tmp_path: Path) -> None:
+    found = ft.well("recipes", "--json").json
+    assert found["data"]["diginetica"]["files"] == [["diginetica.train.parquet"], ["diginetica.test.parquet"]]
+    assert found["training"]["narm-paper"]["model"] == "narm"
+    text = ft.well("recipes").out
+    assert all(f"\n{name} " in text for name in (*found["data"], *found["training"]))
+    both = ft.well("recipes", "narm-diginetica", "--json").json
+    assert (both["data"]["files"][0]["file"], both["training"]["settings"]["epochs"]) == (["train-item-views.csv"], 6)
+    lines = ft.well("recipes", "ml-100k").out.splitlines()
+    assert lines[0] == "ml-100k: MovieLens 100K, complete, with times and titles"
+    assert "terms: GroupLens: research only, no redistribution, no commercial use" in lines
+    assert "files: ml-100k.parquet or ml-100k.csv; of the items ml-100k.items.parquet or ml-100k.items.csv" in lines
+    assert [line.split() for line in lines if line.startswith("read events")] == [["read", "events", *["100,000"] * 2]]
+    assert "  learning_rate = 0.006" in ft.well("recipes", "narm-diginetica").out.splitlines()
+    (tmp_path / "mine.toml").write_text('model = "pop"\nabout = "Mine."\n')
+    assert ft.well("recipes", tmp_path / "mine.toml").out.splitlines() == ["mine: a training of pop", "Mine."]
+    assert "did you mean 'ml-100k'" in ft("recipes", "ml-100").err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -313,6 +421,10 @@ def test_models_and_doctor(ft: Shell) -> None:
         ("evaluate", "pop", "clicks"),
         ("recommend", "narm", "1", "--explain"),
         ("models",),
+        ("models", "narm"),
+        ("models", "pop"),
+        ("recipes",),
+        ("recipes", "narm-diginetica"),
         ("inspect", "clicks.csv", *COLUMNS),
         ("inspect", "clicks"),
         ("inspect", "narm"),
@@ -332,22 +444,23 @@ def test_json_is_one_object_on_standard_output(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "said", "command"),
     [
-        (("nonsense",), 'Unknown command "nonsense"'),
-        (("train", "x"), "--out"),
-        (("train", "x", "--out", "y", "--fast"), "--fast"),
-        (("recommend", "x", "-k", "many"), "many"),
-        (("models", "too", "much"), "too"),
-        (("recommend",), "RUN"),
+        (("nonsense",), 'Unknown command "nonsense"', ""),
+        (("train", "x"), "--out", "train "),
+        (("train", "x", "--out", "y", "--fast"), "--fast", "train "),
+        (("recommend", "x", "-k", "many"), "many", "recommend "),
+        (("models", "narm", "much"), "much", "models "),
+        (("recommend",), "RUN", "recommend "),
+        (("store", "sweep", "x"), "--older-than", "store sweep "),
     ],
 )
-def test_a_slip_of_the_keyboard_is_one_line(ft: Shell, arguments: tuple[str, ...], said: str) -> None:
+def test_a_slip_of_the_keyboard_is_one_line(ft: Shell, arguments: tuple[str, ...], said: str, command: str) -> None:
     ran = ft(*arguments)
     assert (ran.status, ran.out) == (2, "")
     assert ran.err.count("\n") == 1
     assert said in ran.err
-    assert "foretaste --help" in ran.err
+    assert ran.err.endswith(f" (see foretaste {command}--help)\n")
 
 
 def test_debug_shows_where_an_error_came_from() -> None:
@@ -357,6 +470,12 @@ def test_debug_shows_where_an_error_came_from() -> None:
 
 def test_how_it_ends() -> None:
     assert endings.said(None) == endings.said(BrokenPipeError()) == ("", 0)
+    again = "interrupted; run the same command again and it goes on"
+    for command in ("train", "compare", "tune", "reproduce"):
+        assert endings.said(KeyboardInterrupt(), command) == (again, 130)
+    for command in ("prepare", "evaluate", "demo", ""):
+        assert endings.said(KeyboardInterrupt(), command) == ("interrupted", 130)
+    assert endings.said(KeyboardInterrupt("after 3 events"), "replay") == ("after 3 events", 130)
     assert endings.said(ConfigError("a\nb")) == ("a\nb", 2)
     assert endings.said(ConfigError("a\nb\nc\nd")) == ("a\nb (and 2 more)", 2)
     assert endings.said(MemoryError("no room"))[1] == 2

@@ -104,6 +104,29 @@ def test_the_links_of_a_page_lead_somewhere(path: Path) -> None:
     assert not missing
 
 
+def test_readme_goes_from_a_file_to_recommendations_in_under_12_lines() -> None:
+    python = [block.code for block in blocks((ROOT / "README.md").read_text("utf-8")) if block.language == "python"]
+    (code,) = (code for code in python if 'EventLog.read("' in code)
+    lines = [line for line in code.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    assert len(lines) < 12
+    for step in ("import", ".prepare(", ".fit(", ".evaluate(", ".recommend(", ".explain(", ".save("):
+        assert step in code
+
+
+def test_every_benchmark_is_listed_and_its_result_is_there_or_said_to_be_missing() -> None:
+    folder = ROOT / "benchmarks"
+    page = (folder / "README.md").read_text("utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    missing = [script.name for script in folder.glob("*.py") if f"`python benchmarks/{script.name}" not in page]
+    assert not missing
+    named = [(result, row[-1]) for row in rows for result in re.findall(r"`(results/[^`]+)`", row[-1])]
+    assert len(named) > 20
+    for result, cell in named:
+        place = folder / result
+        made = place.is_file() or any(place.rglob("*.md"))
+        assert made != ("not made yet" in cell), f"{result}: {cell}"
+
+
 def test_blocks_are_found_in_order_with_their_lines_and_reasons() -> None:
     page = textwrap.dedent("""\
         # Title

@@ -401,3 +401,7 @@ def test_the_environment() -> None:
     assert facts["threads"] == torch.get_num_threads()
     assert len(facts["gpu"]) == torch.cuda.device_count()
     assert f"torch        {torch.__version__}" in text
+    assert facts["extras"]["tables"]["pandas"] == pd.__version__
+    assert set(facts["extras"]["serve"]) >= {"fastapi", "lmdb", "redis"}
+    tables = ", ".join(f"{package} {there}" for package, there in facts["extras"]["tables"].items())
+    assert f"[tables]     {tables}" in text.splitlines()

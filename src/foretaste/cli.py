@@ -18,8 +18,7 @@ from cyclopts import App, Parameter
 import foretaste
 from foretaste import options, words
 from foretaste.endings import end
-from foretaste.errors import ConfigError
-from foretaste.options import Beside, Columns, Count, Cutoffs, Device, Flag, Json, Settings, Steps, Threads, Track
+from foretaste.options import AnyThreads, Beside, Count, Cutoffs, Device, Flag, Json, Settings, Threads, Track
 from foretaste.threads import WAITING
 
 app = App(
@@ -41,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app([word for word in given if word != "--debug"], exit_on_error=False, print_error=False)
     except (Exception, KeyboardInterrupt) as error:
-        end(error, debug="--debug" in given)
+        command = next((word for word in given if not word.startswith("-")), "")
+        end(error, command=command, debug="--debug" in given)
     end()
 
 
@@ -61,61 +61,7 @@ def demo(*, simulated: Flag = False, json: Json = False) -> None:
     show(*run(simulated=simulated), json)
 
 
-@app.command
-def prepare(
-    *source: str,
-    out: Path,
-    recipe: str | None = None,
-    columns: Columns = options.NO_COLUMNS,
-    steps: Steps = options.NO_STEPS,
-    split: str | None = None,
-    validation: str | None = None,
-    rejected: Path | None = None,
-    strict: Flag = False,
-    json: Json = False,
-) -> None:
-    """Read a log (CSV or Parquet), check it, cut sessions, filter, split, number the items; write a folder.
-
-    Example: `foretaste prepare clicks.csv --out clicks --session session_id --item item_id --time timestamp
-    --item-support 5 --session-length 2 --split global-time:days=1`
-
-    What repeats, and what these options do not say, is better kept in a recipe, a TOML file:
-    `foretaste prepare folder/with/the/files --recipe ml-100k --out movies`
-
-    Parameters
-    ----------
-    source
-        The log: a file, a folder of Parquet files or a quoted pattern. For a recipe the folder of its files, or the
-        files in its order.
-    out
-        Folder to write.
-    recipe
-        Name or TOML file of a data recipe, instead of the options from --item to --validation.
-    split
-        Test part, as kind:setting=value: global-time:days=7, session-order:fraction=0.1, whole-users, last-item,
-        last-two, last-session, ratio:train=0.7, given, none. Default: the newest tenth.
-    validation
-        Validation part of the training part, in the same words. Default: the newest tenth.
-    rejected
-        File for the rows that cannot be used, each with its line and the reason.
-    strict
-        Refuse a log with such rows.
-    """
-    from foretaste.data import datasets
-    from foretaste.data.folders import check_place
-
-    check_place(out)
-    if recipe is not None:
-        if columns != options.NO_COLUMNS or steps != options.NO_STEPS or split or validation:
-            raise ConfigError("prepare: columns, sessions, filters and split stand in the recipe; change them there")
-        prepared = datasets.apply(datasets.recipe(recipe), *source, folder=out, rejected=rejected, strict=strict)
-        show(prepared.manifest, f"{prepared.report()}\n\n{datasets.comparison(prepared)}", json)
-        return
-    if len(source) != 1:
-        raise ConfigError(f"prepare: give one log, not {len(source)}; for several files a pattern, or a recipe")
-    log = steps.take(columns.read(source[0], rejected=rejected, strict=strict))
-    prepared = log.prepare(*words.parts_of(split, validation, log.has), folder=out)
-    show(prepared.manifest, prepared.report(), json)
+app.command("foretaste.commands.prepare:prepare", name="prepare")
 
 
 @app.command
@@ -190,6 +136,8 @@ def evaluate(
     protocol: str = "per-step",
     cutoffs: Cutoffs = (5, 10, 20),
     part: str = "test",
+    lists: Flag = False,
+    threads: AnyThreads = None,
     device: Device = "cpu",
     out: Path | None = None,
     json: Json = False,
@@ -210,6 +158,9 @@ def evaluate(
         List lengths of the metrics.
     part
         train, validation or test.
+    lists
+        Also say what the lists are like: how much of the catalogue they cover, how popular their items are, how many
+        of them the user has seen.
     out
         File for the ranks of every case (npz), for later comparisons.
     """
@@ -217,9 +168,11 @@ def evaluate(
     from foretaste.recommender import Recommender
     from foretaste.training.progress import Ranked
 
+    if threads is not None:
+        words.use_threads(threads)
     asked, number = words.protocol(protocol), words.part(part)
     recommender, log = Recommender.load(run, device), Prepared.open(data)
-    found = recommender.evaluate(log, protocol=asked, part=number, cutoffs=cutoffs, progress=Ranked())
+    found = recommender.evaluate(log, protocol=asked, part=number, cutoffs=cutoffs, lists=lists, progress=Ranked())
     if out is not None:
         found.save_ranks(out)
     show(found.as_dict(), found.table(), json)
@@ -238,6 +191,7 @@ def recommend(
     beside: Beside = options.ALONE,
     k: Count = 10,
     explain: Flag = False,
+    device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """The best items after a history of raw ids, the oldest first.
@@ -258,20 +212,41 @@ def recommend(
     from foretaste.answers import answered
     from foretaste.recommender import Recommender
 
-    recommender = Recommender.load(run)
+    recommender = Recommender.load(run, device)
     ids, given = words.ids(history, recommender.trained.items), beside.given(recommender.trained.users)
     show(*answered(recommender, ids, k, explain=explain, **given), json)
 
 
 @app.command
-def models(*, json: Json = False) -> None:
-    """The models, what each needs, and where it is from.
+def models(name: str | None = None, /, *, json: Json = False) -> None:
+    """The models, what each needs, and where it is from; or one of them with all its settings.
 
-    Example: `foretaste models`
+    Example: `foretaste models narm`
+
+    Parameters
+    ----------
+    name
+        One model: its own settings and those of its training, each with its meaning and its default.
     """
-    from foretaste.inspection import inspect_models
+    from foretaste.inspection import inspect_model, inspect_models
 
-    show(*inspect_models(), json)
+    show(*(inspect_models() if name is None else inspect_model(name)), json)
+
+
+@app.command
+def recipes(name: str | None = None, /, *, json: Json = False) -> None:
+    """The recipes that come with Foretaste, for logs and for trainings; or what one of them says.
+
+    Example: `foretaste recipes ml-100k`
+
+    Parameters
+    ----------
+    name
+        One recipe, or a TOML file of your own: what it is about, its terms, files, counts or settings.
+    """
+    from foretaste.inspection.recipes import inspect_recipe, inspect_recipes
+
+    show(*(inspect_recipes() if name is None else inspect_recipe(name)), json)
 
 
 app.command("foretaste.commands.inspect:inspect", name="inspect")
@@ -282,7 +257,7 @@ app.command("foretaste.commands.store:store", name="store", help="Look after a s
 
 @app.command
 def doctor(*, json: Json = False) -> None:
-    """Versions and hardware, for a bug report. Example: `foretaste doctor`"""
+    """Versions, extras and hardware, for a bug report. Example: `foretaste doctor`"""
     from foretaste.inspection import environment
 
     show(*environment(), json)

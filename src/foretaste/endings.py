@@ -13,10 +13,13 @@ from cyclopts import CycloptsError
 
 from foretaste.errors import ForetasteError
 
+RESUMED = ("train", "compare", "tune", "reproduce")
+"""Commands that go on where they were stopped when the same one is given again."""
 
-def end(error: BaseException | None = None, *, debug: bool = False) -> NoReturn:
+
+def end(error: BaseException | None = None, *, command: str = "", debug: bool = False) -> NoReturn:
     """Say what there is to say on standard error, and exit; with `debug` the error is raised again instead."""
-    text, status = said(error)
+    text, status = said(error, command)
     if error is not None and status in (1, 2) and debug:
         raise error
     if text:
@@ -29,16 +32,17 @@ def end(error: BaseException | None = None, *, debug: bool = False) -> NoReturn:
     sys.exit(status)
 
 
-def said(error: BaseException | None) -> tuple[str, int]:
-    """The words and the exit status of an error."""
+def said(error: BaseException | None, command: str = "") -> tuple[str, int]:
+    """The words and the exit status of an error that ended a command."""
     line = " ".join(str(error).split())
     match error:
         case None | BrokenPipeError():  # whoever read our output has seen enough
             return "", 0
         case KeyboardInterrupt():
-            return line or "interrupted; the same `foretaste train` goes on from its last checkpoint", 130
+            more = "; run the same command again and it goes on" if command in RESUMED else ""
+            return line or f"interrupted{more}", 130
         case CycloptsError():
-            return f"{line} (see foretaste --help)", 2
+            return f"{line} (see {' '.join(['foretaste', *(error.command_chain or ()), '--help'])})", 2
         case ForetasteError():
             lines = str(error).splitlines() or [type(error).__name__]
             return "\n".join(lines[:2]) + (f" (and {len(lines) - 2} more)" if len(lines) > 2 else ""), 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -19,6 +19,7 @@ Flag = Annotated[bool, Parameter(show_default=False)]
 Json = Annotated[bool, Parameter(name="--json", help="Print one JSON object instead of text.", show_default=False)]
 Count = Annotated[int, Parameter(name=["-k", "--k"])]
 Threads = Annotated[int, Parameter(help="Of torch; more than one only pays for tens of thousands of items.")]
+AnyThreads = Annotated[int | None, Parameter(help="Of torch. Default: as many as there are cores.")]
 Device = Annotated[str, Parameter(help="cpu, cuda, cuda:1, ...")]
 Track = Annotated[
     str | None,
@@ -55,6 +56,10 @@ class Columns:
     """Column of categories, of the event or its item; `foretaste inspect` counts repeats of them too."""
     names: str | None = None
     """Names of the columns of a CSV without a header, as session_id,item_id,timestamp."""
+    delimiter: str | None = None
+    """What stands between the cells of a CSV, where it is not found: a character or two, or the word tab."""
+    encoding: str = "utf-8"
+    """Of a CSV that is not UTF-8, such as latin-1."""
 
     def read(self, source: str, **options: Any) -> EventLog:
         """The log of one source."""
@@ -67,11 +72,16 @@ class Columns:
             )
             raise ConfigError(f"{source}: {missing}")
         given = {name: getattr(self, name) for name in ("item", "user", "session", "time", "order", "session_order")}
-        title = {} if self.title is None else {"title": self.title}
-        names = None if self.names is None else self.names.split(",")
-        more = {} if self.category is None else {"category": self.category}
         return EventLog.read(
-            source, **given, split=self.split_column, item_columns=title, columns=more, names=names, **options
+            source,
+            **given,
+            split=self.split_column,
+            item_columns={} if self.title is None else {"title": self.title},
+            columns={} if self.category is None else {"category": self.category},
+            names=None if self.names is None else self.names.split(","),
+            delimiter="\t" if self.delimiter == "tab" else self.delimiter,
+            encoding=self.encoding,
+            **options,
         )
 
 
@@ -83,6 +93,10 @@ NO_COLUMNS = Columns()
 class Steps:
     """What is done to a log before it is split."""
 
+    duplicates: Literal["keep", "drop"] = "keep"
+    """drop leaves out exact copies of earlier rows."""
+    repeats: Literal["keep", "collapse"] = "keep"
+    """collapse keeps the first of immediate repeats of an item."""
     gap: str | None = None
     """Begin a new session after a pause longer than this, such as 30m or 1h."""
     per_day: Flag = False
@@ -94,8 +108,9 @@ class Steps:
     user_events: int = 0
     """Drop users with fewer events."""
 
-    def take(self, log: EventLog) -> EventLog:
-        """The log after these steps."""
+    def read(self, columns: Columns, source: str, **options: Any) -> EventLog:
+        """The log of one source after these steps."""
+        log = columns.read(source, duplicates=self.duplicates, repeats=self.repeats, **options)
         if self.gap is not None or self.per_day:
             log = log.sessions(gap=self.gap, per="day" if self.per_day else None)
         names = ("item_support", "session_length", "user_events")
@@ -104,6 +119,20 @@ class Steps:
 
 
 NO_STEPS = Steps()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Room:
+    """What reading a log may take of the machine."""
+
+    memory_limit: str = "4GB"
+    """Memory for reading and ordering the log; what does not fit goes to temporary files, where TMPDIR says."""
+    threads: int | None = None
+    """For reading and ordering the log. Default: as many as there are cores."""
+
+
+USUAL_ROOM = Room()
 
 
 @Parameter(name="*")

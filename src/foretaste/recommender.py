@@ -120,7 +120,9 @@ class Recommender:
             raise ConfigError(f"metric '{config.metric}' is not measured; {nearest(config.metric, known)}")
         has_slice = bool((log.part == VALIDATION).any())
         if refit and not has_slice:
-            raise ConfigError("refit=True chooses the number of passes on a validation part, and this log has none")
+            raise ConfigError(
+                "refit=True (--refit) chooses the number of passes on a validation part, and this log has none"
+            )
         asked = _questions(log, VALIDATION, protocol) if has_slice else None
 
         training = log.of_part(TRAIN)

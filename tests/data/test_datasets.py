@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.data.slow_papers import lists, query, written
 
+from foretaste.compare.publish import fingerprint
 from foretaste.data import datasets
 from foretaste.data.datasets import DataRecipe, apply, comparison, recipe, recipes
 from foretaste.data.prepared import Prepared
@@ -211,6 +213,20 @@ def test_a_table_in_memory_and_options_of_reading(tmp_path: Path) -> None:
         apply(recipe("ml-100k"), rows, strict=True)
 
 
+def test_the_word_missing_stands_for_a_missing_value(tmp_path: Path) -> None:
+    written(tmp_path / "log.csv", [(1, "a", 10), ("", "a", 11), (1, "b", 12), (7, "b", 13), (1, "a", 14)], head="u,i,t")
+    base = GOOD.replace('session = "s"', 'user = "u"').replace("a.csv", "log.csv")
+    for drop, events in (('"missing"', 4), ('["7", "missing"]', 3)):
+        (tmp_path / "mine.toml").write_text(f"{base}[read.drop]\nu = {drop}\n")
+        log = datasets.log(recipe(tmp_path / "mine.toml"), tmp_path, strict=True)
+        assert [(step.name, step.events) for step in log.steps] == [("read", 5), ("drop", events)]
+        assert "u " in log.steps[1].detail
+        assert log.steps[1].detail.endswith("missing")
+    (tmp_path / "mine.toml").write_text(base)
+    with pytest.raises(DataError, match="no user"):
+        datasets.log(recipe(tmp_path / "mine.toml"), tmp_path, strict=True)
+
+
 # ---------------------------------------------------------------------------------- the real log files
 
 
@@ -222,6 +238,18 @@ def prepared_of(name: str, shared: Path) -> Prepared:
 def test_every_real_log_has_a_recipe(shared: Path) -> None:
     logs = {path.name for path in shared.glob("*.parquet") if ".items." not in path.name}
     assert logs == {file.file[0] for name in FILES for file in recipe(name).files}
+    tables = {path.name for path in shared.glob("*.items.parquet")}
+    assert tables == {items.file[0] for name in FILES for items in [recipe(name).items] if items}
+
+
+def test_the_item_table_of_diginetica_rides_along_and_moves_nothing(shared: Path, root: Path) -> None:
+    prepared = prepared_of("diginetica", shared)
+    grid = json.loads((root / "benchmarks" / "results" / "narm" / "diginetica" / "grid.json").read_text("utf-8"))
+    assert fingerprint(prepared) == grid["data"] == "986013d3bed9d313"
+    assert len(prepared.items) == 43_097
+    for column in ("category", "raw_item_id"):
+        assert sum(value is not None for value in prepared.items.columns[column]) == 21_089
+    assert len(set(prepared.items.columns["category"])) == 836 + 1
 
 
 @pytest.mark.parametrize("name", [*FILES, *PROTOCOLS])

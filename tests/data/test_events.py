@@ -140,7 +140,7 @@ def test_a_file_without_header_and_a_delimiter_of_two_characters(tmp_path: Path)
     ]
     path.write_text("user::item::rating::time\n" + path.read_text())
     assert len(read(path, names=names)) == 3  # a first line that is the names is a header
-    with pytest.raises(DataError, match="names= has 3 names, but the first line has 4 cells"):
+    with pytest.raises(DataError, match=r"names= \(--names\) has 3 names, but the first line has 4 cells"):
         read(path, names=names[:3], delimiter="::")
 
 

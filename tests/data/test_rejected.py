@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +273,18 @@ def test_bad_limits() -> None:
     for limits in ({"memory_limit": "much"}, {"threads": 0}):
         with pytest.raises(ConfigError, match="expected a size such as '4GB'"):
             read(columns_of(CLICKS), **limits)
+
+
+def test_a_log_stays_within_its_room_and_spills_where_tmpdir_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # what Python found before is forgotten
+    log = read(columns_of(CLICKS), memory_limit="300MB", threads=1)
+    names = ("memory_limit", "threads", "temp_directory")
+    limit, threads, spill = (log.workspace.row(f"SELECT current_setting('{name}')")[0] for name in names)
+    assert (limit, threads, spill) == ("286.1 MiB", 1, str(log.workspace.folder))
+    assert log.workspace.folder.parent == tmp_path
 
 
 def test_the_smallest_log() -> None:

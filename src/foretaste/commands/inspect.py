@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from foretaste import options
 from foretaste.errors import ConfigError
-from foretaste.options import Columns, Json, Steps
+from foretaste.options import Columns, Json, Room, Steps
 
 
 def inspect(
@@ -15,6 +16,7 @@ def inspect(
     *,
     columns: Columns = options.NO_COLUMNS,
     steps: Steps = options.NO_STEPS,
+    room: Room = options.USUAL_ROOM,
     html: Path | None = None,
     json: Json = False,
 ) -> None:
@@ -43,7 +45,7 @@ def inspect(
         from foretaste.inspection.page import can_draw, page
 
         can_draw()
-    found = of_folder(place) if ours else of_log(steps.take(columns.read(source)), place.name)
+    found = of_folder(place) if ours else of_log(steps.read(columns, source, **asdict(room)), place.name)
     facts, text = found.as_dict(), found.text()
     if html is not None:
         write_text(html, page(found))

@@ -178,7 +178,7 @@ def room_for(log: EventLog) -> Iterator[None]:
     except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
         raise DataError(
             f"ordering {len(log)} events ran out of room: {reason(error)}; "
-            "free disk space for temporary files, or read the log with a larger memory_limit"
+            "free disk space for temporary files, or read the log with a larger memory_limit (--memory-limit)"
         ) from None
 
 

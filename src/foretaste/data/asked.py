@@ -37,9 +37,9 @@ class Asked:
         if self.item is None:
             raise DataError("name the column of items (item=)")
         if self.user is None and self.session is None:
-            raise DataError("name the column of users (user=) or of sessions (session=), or both")
+            raise DataError("name the column of users (user=, --user) or of sessions (session=, --session), or both")
         if self.time is None and self.order is None:
-            raise DataError("name the column of times (time=) or of positions in the order (order=)")
+            raise DataError("name the column of times (time=, --time) or of positions in the order (order=, --order)")
         if self.action is None and (self.inputs is not None or self.targets is not None):
             raise DataError("inputs= and targets= are values of the action: name its column (action=)")
         if self.action is not None and not (self.inputs or self.targets):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,10 +84,7 @@ def compared(here: Counts, ours: Counts, published: Published | None) -> list[st
     counted, expected = here.flat(), ours.flat()
     printed = published.flat() if published else {}
     names = [name for name in counted if name in expected or name in printed]
-    rows = [[_words(name), *(_number(of.get(name)) for of in (counted, expected, printed))] for name in names]
-    rows.insert(0, ["", "here", "recipe", "published"])
-    widths = [max(len(row[k]) for row in rows) for k in range(4)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *(row[k].rjust(widths[k]) for k in (1, 2, 3))]) for row in rows]
+    lines = _table(("here", "recipe", "published"), names, (counted, expected, printed))
     if published:
         lines.append(f"Published: {published.source}.")
     for name in names:
@@ -100,6 +98,25 @@ def compared(here: Counts, ours: Counts, published: Published | None) -> list[st
             why = why or "no reason is known, unless these files are only a part of that data set."
             lines.append(f"{_words(name)}: {counted[name]:,} here, {printed[name]:,} published: {why}")
     return lines
+
+
+def promised(ours: Counts, published: Published | None) -> list[str]:
+    """Lines of a table of what a recipe expects and a paper prints, and why they differ, before a file is read."""
+    expected, printed = ours.flat(), published.flat() if published else {}
+    every = (f"{stage}.{kind}" for stage in Counts.model_fields for kind in Size.model_fields)
+    names = [name for name in every if name in expected or name in printed]
+    lines = _table(("recipe", "published"), names, (expected, printed)) if names else []
+    if published:
+        lines.append(f"Published: {published.source}.")
+        lines += [f"{_words(name)}: {why}" for name, why in published.why.items()]
+    return lines
+
+
+def _table(heads: Sequence[str], names: Sequence[str], columns: Sequence[Mapping[str, int]]) -> list[str]:
+    """A line a count; a dash where a column does not have it."""
+    rows = [["", *heads], *([_words(name), *(_number(of.get(name)) for of in columns)] for name in names)]
+    wide = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    return ["  ".join([row[0].ljust(wide[0]), *(row[k].rjust(wide[k]) for k in range(1, len(wide)))]) for row in rows]
 
 
 def _words(name: str) -> str:

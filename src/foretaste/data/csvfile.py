@@ -126,7 +126,7 @@ def _columns(line: str, cut: str, options: CsvOptions, path: Path) -> tuple[list
         return columns, True
     if len(first) != len(options.names):
         raise DataError(
-            f"{path}: names= has {len(options.names)} names, but the first line has {len(first)} cells "
+            f"{path}: names= (--names) has {len(options.names)} names, but the first line has {len(first)} cells "
             f"when cut at {cut!r}: {line[:80]!r}"
         )
     return list(options.names), first == list(options.names)

@@ -110,13 +110,14 @@ def apply(recipe: DataRecipe, *sources: Any, folder: str | Path | None = None, *
 
 
 def comparison(prepared: Prepared) -> str:
-    """What came out of a recipe beside the recipe's own counts and the published ones, and why where they differ."""
+    """What came out of a recipe beside its own counts and the published ones, why where they differ; then the terms."""
     values = dict(prepared.manifest.get("recipe") or {})
     if not values:
         raise ConfigError("this log was prepared without a recipe, so there are no counts to compare with")
     counts = Counts.of(values.pop("found"))
     made = DataRecipe.of(values)
-    return "\n".join([f"{made.name}: {made.title}", *compared(counts, made.counts, made.published)])
+    terms = [f"Terms: {made.terms}"] if made.terms else []
+    return "\n".join([f"{made.name}: {made.title}", *compared(counts, made.counts, made.published), *terms])
 
 
 def movielens_log(folder: str | Path) -> EventLog:
@@ -152,7 +153,8 @@ def _read(recipe: DataRecipe, tables: list[Any], paths: list[Path], reading: dic
     if recipe.layout.plain:
         return EventLog.read(tables[0] if tables else paths[0], **arguments)
     with tempfile.TemporaryDirectory(prefix="foretaste-") as made:
-        whole = gathered(recipe.layout, paths, Path(made))
+        room = {name: reading[name] for name in ("memory_limit", "threads") if name in reading}
+        whole = gathered(recipe.layout, paths, Path(made), **room)
         for name in ("names", "delimiter", "encoding"):
             arguments.pop(name, None)
         read = EventLog.read(whole, **arguments)

@@ -230,7 +230,10 @@ class EventLog:
         from foretaste.data import sessions
 
         if sum(way is not None for way in (gap, per, events)) != 1:
-            raise DataError("sessions: give gap= (such as '30m', or seconds), per='day' or events=, one of the three")
+            raise DataError(
+                "sessions: give gap= (such as '30m', or seconds; --gap), per='day' (--per-day) or events=, "
+                "one of the three"
+            )
         if events is not None:
             return sessions.by_count(self, events)._collapsed()
         if per is not None:

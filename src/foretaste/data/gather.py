@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -83,9 +83,9 @@ def _in_folder(folder: Path, names: Sequence[str]) -> Path:
     raise DataError(f"{folder}: holds no {' or '.join(names)}; give the path of the file itself if it has another name")
 
 
-def gathered(layout: Layout, paths: Sequence[Path], into: Path) -> Path:
-    """Write what the files hold as one table, into this folder; its path."""
-    workspace = Workspace()
+def gathered(layout: Layout, paths: Sequence[Path], into: Path, **room: Any) -> Path:
+    """Write what the files hold as one table, into this folder; its path. `room` as for `Workspace`."""
+    workspace = Workspace(**room)
     opened = [
         open_source(workspace, path, _columns(layout), layout.names, layout.delimiter, layout.encoding)
         for path in paths

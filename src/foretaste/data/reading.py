@@ -165,7 +165,7 @@ class Reader:
         first = f"{file}, line {line}: {why}: {row[:200]}"
         if strict:
             raise DataError(
-                f"{first}. strict=True accepts no such row: correct it, or read without strict to set it aside"
+                f"{first}. strict=True (--strict) accepts no such row: correct it, or read without it to set it aside"
             )
         if path is not None:
             rejected.write(self.workspace, aside, path)

@@ -24,6 +24,10 @@ AnySplit = Annotated[
 ]
 
 
+MISSING = "missing"
+"""In `Read.drop`: a missing value, which TOML cannot write."""
+
+
 class Read(Config):
     """The columns of the log, as in `EventLog.read`, and how its lines are cut."""
 
@@ -40,6 +44,7 @@ class Read(Config):
     inputs: tuple[str, ...] | None = None
     targets: tuple[str, ...] | None = None
     drop: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
+    """Column: condition, as in `EventLog.read`; the word "missing" for a missing value."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Our name: the source's."""
     item_columns: dict[str, str] = Field(default_factory=dict)
@@ -65,9 +70,17 @@ class Read(Config):
         """As `EventLog.read` takes them."""
         ours = {"time_plus_ms", "sorted"}
         given = {name: value for name, value in self if name not in ours and value is not None}
+        given["drop"] = {column: _condition(words) for column, words in self.drop.items()}
         if self.time_plus_ms:
             given["columns"] = {**self.columns, "time_plus_ms": self.time_plus_ms}
         return given
+
+
+def _condition(words: str | tuple[str, ...]) -> object:
+    """What `EventLog.read` takes for these."""
+    if isinstance(words, str):
+        return None if words == MISSING else words
+    return [_condition(word) for word in words]
 
 
 class Items(Config):

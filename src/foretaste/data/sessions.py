@@ -41,8 +41,8 @@ def given(log: EventLog) -> EventLog:
     """The log's own session ids, as they are."""
     if "sessions" not in log.has:
         raise NeedsError(
-            "the log has no session ids; name their column with session= when reading, or make sessions: "
-            "log.sessions(gap='30m') or log.sessions(per='day')"
+            "the log has no session ids; name their column with session= (--session) when reading, or make sessions: "
+            "log.sessions(gap='30m') or per='day' (--gap 30m, --per-day)"
         )
     return log
 
@@ -286,4 +286,6 @@ def _derived(log: EventLog, sql: str, name: str, detail: str, column: str | None
 
 def _needs_times(log: EventLog, what: str) -> None:
     if "times" not in log.has:
-        raise NeedsError(f"{what}: the log has no times, and gaps are unknown without; name their column with time=")
+        raise NeedsError(
+            f"{what}: the log has no times, and gaps are unknown without; name their column with time= (--time)"
+        )

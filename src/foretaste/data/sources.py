@@ -58,7 +58,7 @@ class Source:
         same = [known for known in self.types if known.lower() == column.lower()]
         hint = f"did you mean '{same[0]}'? Known: {', '.join(self.types)}" if same else nearest(column, self.types)
         bare = not same and self.parts[0].csv is not None and self.parts[0].csv.header
-        more = "; if its first line is a row already, name the columns by names=[...]" if bare else ""
+        more = "; if its first line is a row already, name the columns by names=[...] (--names)" if bare else ""
         raise DataError(f"{self.label} has no column '{column}' ({argument}=): {hint}{more}")
 
 
@@ -91,7 +91,9 @@ def open_source(
         if not any(parquet):
             return _csv(workspace, str(source), paths, heads, CsvOptions(set(wanted), names, delimiter, encoding))
     if names is not None or delimiter is not None:
-        raise DataError("names= and delimiter= are for CSV files; Parquet and tables have their own column names")
+        raise DataError(
+            "names= and delimiter= are for CSV files (--names, --delimiter); Parquet and tables name their own columns"
+        )
     if isinstance(source, Mapping):
         return _in_place(workspace, arrays_of(source))
     if not is_table(source):

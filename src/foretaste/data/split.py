@@ -66,10 +66,12 @@ class Split(Config):
 
 
 ADVICE = {
-    "times": "name its column with time=, or take SessionOrder, Ratio or LastItem",
-    "users": "name its column with user=",
-    "sessions": "name its column with session=, or make sessions: log.sessions(gap='30m') or log.sessions(per='day')",
-    "split": "name the column that holds it with split=",
+    "times": "name its column with time= (--time), or take SessionOrder, Ratio or LastItem (session-order, ratio, "
+    "last-item)",
+    "users": "name its column with user= (--user)",
+    "sessions": "name its column with session= (--session), or make sessions: log.sessions(gap='30m') or per='day' "
+    "(--gap 30m, --per-day)",
+    "split": "name the column that holds it with split= (--split-column)",
 }
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from foretaste.errors import DataError
 from foretaste.inspection.about import Found, environment, inspect_models, trained_facts
+from foretaste.inspection.settings import inspect_model
 
 if TYPE_CHECKING:
     from foretaste.data.events import EventLog
@@ -21,6 +22,7 @@ __all__ = [
     "environment",
     "inspect_folder",
     "inspect_log",
+    "inspect_model",
     "inspect_models",
     "is_ours",
     "of_folder",

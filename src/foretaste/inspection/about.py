@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
+import re
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING, Any
 
 import foretaste
 
 if TYPE_CHECKING:
+    from foretaste.models.contract import SequenceModel
     from foretaste.models.saved import Trained
 
 PACKAGES = ("torch", "numpy", "duckdb", "safetensors", "pydantic", "cyclopts")
+EXTRAS = ("tables", "tune", "serve", "viz", "track")
+"""What a user may install besides; `docs` and `dev` are for the source tree."""
 
 Found = tuple[dict[str, Any], str]
 """Facts, and the same as text."""
@@ -49,26 +53,36 @@ def inspect_models() -> Found:
     facts, lines = {}, []
     for name in MODELS:
         kind = model_class(name)
-        facts[name] = {
-            "summary": kind.summary,
-            "paper": kind.paper,
-            "scope": kind.scope,
-            "needs": sorted(kind.needs),
-            "learns": kind.learns,
-            "causal": kind.causal,
-            "not_applicable": dict(kind.not_applicable),
-            "settings": {
-                key: {"default": field.default, "about": field.description}
-                for key, field in kind.Config.model_fields.items()
-            },
-            "searched": {key: str(choice) for key, choice in kind.space.items()},
-        }
-        needs = f", needs {' and '.join(sorted(kind.needs))}" if kind.needs else ""
-        lines += [f"{name:8} {kind.summary}", f"{'':8} {kind.paper}", f"{'':8} a row is a {kind.scope}{needs}"]
+        facts[name] = model_facts(kind)
+        lines += [f"{name:8} {kind.summary}", f"{'':8} {kind.paper}", f"{'':8} {row_of(kind)}"]
         lines += [f"{'':8} the battery leaves out its {part}: {why}" for part, why in kind.not_applicable.items()]
         lines += [f"{'':8} {key} = {field.default}" for key, field in kind.Config.model_fields.items()]
         lines += [f"{'':8} searched: {key}, {choice}" for key, choice in kind.space.items()] + [""]
     return facts, "\n".join(lines).rstrip()
+
+
+def model_facts(kind: type[SequenceModel]) -> dict[str, Any]:
+    """One model, as plain values."""
+    return {
+        "summary": kind.summary,
+        "paper": kind.paper,
+        "scope": kind.scope,
+        "needs": sorted(kind.needs),
+        "learns": kind.learns,
+        "causal": kind.causal,
+        "not_applicable": dict(kind.not_applicable),
+        "settings": {
+            key: {"default": field.default, "about": field.description}
+            for key, field in kind.Config.model_fields.items()
+        },
+        "searched": {key: str(choice) for key, choice in kind.space.items()},
+    }
+
+
+def row_of(kind: type[SequenceModel]) -> str:
+    """What one row is to a model, and what it needs of a log."""
+    needs = f", needs {' and '.join(sorted(kind.needs))}" if kind.needs else ""
+    return f"a row is a {kind.scope}{needs}"
 
 
 def environment() -> Found:
@@ -84,13 +98,36 @@ def environment() -> Found:
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "gpu": gpus,
+        **{package: _version(package) for package in PACKAGES},
     }
-    for package in PACKAGES:
-        try:
-            facts[package] = version(package)
-        except PackageNotFoundError:
-            facts[package] = "missing"
-    return facts, _lines({**facts, "gpu": ", ".join(gpus) or "none"})
+    extras = {extra: {package: _version(package) for package in packages} for extra, packages in _extras().items()}
+    said = {
+        f"[{extra}]": ", ".join(f"{package} {there}" for package, there in packages.items())
+        for extra, packages in extras.items()
+    }
+    return {**facts, "extras": extras}, _lines({**facts, "gpu": ", ".join(gpus) or "none", **said})
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _extras() -> dict[str, list[str]]:
+    """The packages of each extra, as the installed package names them; none if it is not installed."""
+    try:
+        asked = requires("foretaste") or []
+    except PackageNotFoundError:
+        return {}
+    found: dict[str, list[str]] = {extra: [] for extra in EXTRAS}
+    for requirement in asked:
+        package = re.match(r"[\w.-]+", requirement)
+        for extra in re.findall(r"""extra == ["']([\w-]+)["']""", requirement):
+            if package and extra in found:
+                found[extra].append(package[0])
+    return found
 
 
 def _lines(facts: dict[str, Any]) -> str:

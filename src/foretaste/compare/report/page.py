@@ -77,7 +77,9 @@ def _numbers(summary: Summary, gallery: Gallery) -> Section:
     made = [tag("br"), *(line.removeprefix("- ") for line in machines(summary))]
     threads = {str(cell["threads"]) for line in summary.lines for cell in line.cells if "threads" in cell}
     shown: dict[str, Any] = {
-        name: ", ".join(value) if isinstance(value, list) else value for name, value in facts.items()
+        name: ", ".join(value) if isinstance(value, list) else value
+        for name, value in facts.items()
+        if name != "extras"
     }
     shown |= {"gpu": shown.get("gpu") or "none", "threads of a cell": ", ".join(sorted(threads))}
     csv, kinds, figures = (
