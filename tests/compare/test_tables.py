@@ -89,9 +89,11 @@ def test_what_the_papers_print_stands_beside_its_row() -> None:
 def test_figures_are_drawn_at_the_papers_points() -> None:
     curves = table("rum/instant-video-curves").grid()
     curve = [row.settings["alpha"] for row in curves.rows if "alpha" in row.settings]
-    assert curve == [n / 10 for n in range(11)] * 2
+    assert curve == [n / 10 for n in range(11)] * 4
     assert {row.name for row in curves.rows if row.published} == {
-        f"rum-{level} {default}" for level in ("item", "feature") for default in ("alpha 0.2", "slots 20", "merge add")
+        f"rum-{level} {default}"
+        for level in ("item", "feature")
+        for default in ("bce alpha 0.2", "slots 20", "merge add")
     }
     assert {table(name).cutoffs for name in names() if name.startswith("asars/")} == {(10, 20, 30, 40)}
 
@@ -103,7 +105,7 @@ def test_tables_of_all_models_try_alike() -> None:
         assert {name for name, count in tried.items() if not count} == nothing_to_choose
         assert {tried[row.name] for row in grid.rows if "epochs" in row.settings} == {2}
         assert set(tried.values()) == {0, 2, 3}
-    assert len(sessions.rows) == 24
+    assert len(sessions.rows) == 25
     assert len(users.rows) == 26
     assert {row.model for row in (*sessions.rows, *users.rows)} == MODELS.keys() - {"lsamn", "shan", "sdm"}
     assert len(table("narm/diginetica").grid().row("tuned").tries) == 3
