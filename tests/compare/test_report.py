@@ -279,6 +279,14 @@ def test_a_failed_row_says_why(page: str, summary: Summary) -> None:
     assert any("broken" in str(one) and "SIGKILL" in str(one) for one in cautions(summary))
 
 
+def test_an_order_that_is_not_the_papers_is_kept_in_mind(summary: Summary) -> None:
+    figures = {KNN: "1.0 / 2.0", FPMC: "3.0 / 1.0"}  # here the neighbours are ahead
+    lines = tuple(replace(one, published=figures.get(one.name, "")) for one in summary.lines)
+    said = [str(one) for one in cautions(replace(summary, lines=lines))]
+    assert any("0 of 1 pairs of rows agree. The paper has fpmc above s-knn" in one for one in said)
+    assert not any("of rows agree" in str(one) for one in cautions(summary))
+
+
 def test_a_model_and_its_twin_cannot_be_told_apart(page: str, summary: Summary) -> None:
     assert summary.reference == KNN
     assert summary.line(EVIL).p == 1.0

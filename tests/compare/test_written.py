@@ -35,10 +35,10 @@ def test_the_first_figure_that_a_paper_prints(published: str, figure: float | No
 def test_rows_in_another_order_than_the_papers_are_named() -> None:
     text = text_of(line("a", 0.50, "60 / 20"), line("b", 0.53, "58 / 21"), line("c", 0.505, "50"), line("ours", 0.9))
     assert (
-        "- Of the 3 pairs of rows with a figure of the paper, 2 are in another order in recall@20. The paper has "
+        "- Order in recall@20 against the paper's: 1 of 3 pairs of rows agree. The paper has "
         "a above b (ours 50.00 and 53.00); a above c (ours 50.00 and 50.50, each inside the other's interval)." in text
     )
-    assert "all are in its order" in text_of(line("a", 0.53, "60"), line("b", 0.50, "58"))
+    assert "1 of 1 pairs of rows agree." in text_of(line("a", 0.53, "60"), line("b", 0.50, "58"))
     assert "pairs of rows" not in text_of(line("a", 0.53, "60"), line("b", 0.50))
 
 

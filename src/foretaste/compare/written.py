@@ -23,7 +23,7 @@ def markdown(summary: Summary) -> str:
     lines += [_asked(summary), "", f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     lines += [_row(line, names) for line in summary.lines if line.cells]
     lines += [f"- {line.name}: {why}" for line in summary.lines for why in sorted(set(line.failures.values()))]
-    below = [*_notes(summary), *_order(summary), *machines(summary)]
+    below = [*_notes(summary), *order(summary), *machines(summary)]
     return "\n".join([*lines, *(["", *below] if below else [])]) + "\n"
 
 
@@ -86,7 +86,7 @@ def _notes(summary: Summary) -> Iterator[str]:
         yield f"- {note}" if len(names) == len(there) else f"- {', '.join(names)}: {note}"
 
 
-def _order(summary: Summary) -> Iterator[str]:
+def order(summary: Summary) -> Iterator[str]:
     """Where the paper has one row above another, and we have not."""
     metric = summary.grid.show[0]
     known = [(line, paper) for line in summary.lines if line.cells and (paper := printed(line.published)) is not None]
@@ -97,17 +97,15 @@ def _order(summary: Summary) -> Iterator[str]:
     ]
     if len(known) < 2:
         return
-    pairs = f"{len(known) * (len(known) - 1) // 2} pairs of rows"
+    pairs = len(known) * (len(known) - 1) // 2
+    said = f"- Order in {metric} against the paper's: {pairs - len(turned)} of {pairs} pairs of rows agree."
     if not turned:
-        yield f"- Of the {pairs} with a figure of the paper, all are in its order in {metric}."
+        yield said
         return
     turned.sort(key=lambda pair: pair[0].figures[metric].mean - pair[1].figures[metric].mean)
     told = [f"{above.name} above {below.name} ({_gap(above, below, metric)})" for above, below in turned[:SHOWN]]
     more = f"; and {len(turned) - SHOWN} more" if len(turned) > SHOWN else ""
-    yield (
-        f"- Of the {pairs} with a figure of the paper, {len(turned)} are in another order in {metric}. The paper has "
-        + "; ".join(told) + more + "."
-    )  # fmt: skip
+    yield f"{said} The paper has {'; '.join(told)}{more}."
 
 
 def _gap(above: Line, below: Line, metric: str) -> str:
