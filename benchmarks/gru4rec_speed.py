@@ -63,7 +63,8 @@ def main() -> None:
     from foretaste.compare.cost import machine
 
     today = datetime.now(UTC).date().isoformat()
-    result: dict[str, Any] = {"command": " ".join(sys.argv), "made": today, "machine": machine("cpu"), "sizes": SIZES}
+    made = {"command": "python benchmarks/gru4rec_speed.py --recbole FILE", "made": today}
+    result: dict[str, Any] = {**made, "machine": machine("cpu"), "sizes": SIZES}
     for row, threads in itertools.product(ROWS, (1, 2)):
         command = [sys.executable, __file__, "--row", row, "--data", str(arguments.data), "--threads", str(threads)]
         done = subprocess.run([*command, "--seconds", str(arguments.seconds)], capture_output=True, text=True)

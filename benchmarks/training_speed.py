@@ -49,7 +49,8 @@ def main() -> None:
     from foretaste.compare.cost import machine
 
     today = datetime.now(UTC).date().isoformat()
-    result: dict[str, Any] = {"command": " ".join(sys.argv), "made": today, "machine": machine("cpu"), "sizes": SIZES}
+    made = {"command": "python benchmarks/training_speed.py --recbole FILE", "made": today}
+    result: dict[str, Any] = {**made, "machine": machine("cpu"), "sizes": SIZES}
     for log, threads in itertools.product(("ml-100k", "diginetica"), (1, 2)):
         command = [sys.executable, __file__, "--log", log, "--data", str(arguments.data), "--threads", str(threads)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
