@@ -21,7 +21,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +59,13 @@ def main() -> None:
     if arguments.row:
         print(json.dumps(measure(ROWS[arguments.row], arguments.data, arguments.threads, arguments.seconds)))
         return
-    from foretaste.compare.cost import machine
+    from foretaste.compare.cost import made
 
-    today = datetime.now(UTC).date().isoformat()
-    made = {"command": "python benchmarks/gru4rec_speed.py --recbole FILE", "made": today}
-    result: dict[str, Any] = {**made, "machine": machine("cpu"), "sizes": SIZES}
+    result: dict[str, Any] = {
+        "command": "python benchmarks/gru4rec_speed.py --recbole FILE",
+        **made(),
+        "sizes": SIZES,
+    }
     for row, threads in itertools.product(ROWS, (1, 2)):
         command = [sys.executable, __file__, "--row", row, "--data", str(arguments.data), "--threads", str(threads)]
         done = subprocess.run([*command, "--seconds", str(arguments.seconds)], capture_output=True, text=True)

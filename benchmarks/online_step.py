@@ -19,14 +19,13 @@ import resource
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from foretaste.compare.cost import machine
+from foretaste.compare.cost import made
 from foretaste.data import datasets
 from foretaste.data.files import write_text
 from foretaste.data.sequences import TRAIN, Sequences
@@ -68,8 +67,7 @@ def main() -> None:
     if arguments.one:
         torch.set_num_threads(1)
         name = arguments.model[0]
-        about = {"made": datetime.now(UTC).date().isoformat(), "machine": machine("cpu")}
-        print(json.dumps({**online(name), **training(name, arguments.data, arguments.seconds), **about}))
+        print(json.dumps({**online(name), **training(name, arguments.data, arguments.seconds), **made()}))
         return
     results: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     for name in arguments.model:
@@ -197,8 +195,8 @@ def table(results: dict[str, Any]) -> str:
             f"| {name} | {steps[0]:.0f} | {steps[1]:.0f} | {steps[2]:.2f} | {found['state_bytes']:,} "
             f"| {EXPECTED.get(name, '')} | {found.get('targets_per_second', '')} | {found.get('peak_mb', '')} |"
         )
-    made = {f"{one['machine']['processor']}, {one['made']}" for one in results.values() if "machine" in one}
-    return "\n".join([*lines, "", f"Made on: {'; '.join(sorted(made))}."]) + "\n"
+    days = {f"{one['machine']['processor']}, {one['made']}" for one in results.values() if "machine" in one}
+    return "\n".join([*lines, "", f"Made on: {'; '.join(sorted(days))}."]) + "\n"
 
 
 if __name__ == "__main__":

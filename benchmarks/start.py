@@ -15,10 +15,9 @@ import statistics
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
-from foretaste.compare.cost import machine
+from foretaste.compare.cost import made
 from foretaste.data.files import write_text
 
 RESULT = Path(__file__).parent / "results" / "start.json"
@@ -40,8 +39,7 @@ def main() -> None:
     found = {name: statistics.median(seconds(*words) for _ in range(5)) for name, words in calls.items()}
     result = {
         "command": "python benchmarks/" + " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "made": datetime.now(UTC).date().isoformat(),
-        "machine": machine("cpu"),
+        **made(),
         "import_seconds": round(found["import"] - found["python"], 3),
         "help_seconds": round(found["help"], 3),
         "demo_seconds": round(seconds(*demo), 1),

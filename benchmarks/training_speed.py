@@ -21,7 +21,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +45,13 @@ def main() -> None:
     if arguments.log:
         print(json.dumps(measure(arguments.log, arguments.data, arguments.threads)))
         return
-    from foretaste.compare.cost import machine
+    from foretaste.compare.cost import made
 
-    today = datetime.now(UTC).date().isoformat()
-    made = {"command": "python benchmarks/training_speed.py --recbole FILE", "made": today}
-    result: dict[str, Any] = {**made, "machine": machine("cpu"), "sizes": SIZES}
+    result: dict[str, Any] = {
+        "command": "python benchmarks/training_speed.py --recbole FILE",
+        **made(),
+        "sizes": SIZES,
+    }
     for log, threads in itertools.product(("ml-100k", "diginetica"), (1, 2)):
         command = [sys.executable, __file__, "--log", log, "--data", str(arguments.data), "--threads", str(threads)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ from foretaste.compare.publish import fingerprint, publish
 from foretaste.compare.run import alone, run
 from foretaste.compare.summary import facts_of
 from foretaste.compare.tracked import TrackedCells
-from foretaste.compare.written import markdown
+from foretaste.compare.written import markdown, plain
 from foretaste.data.files import write_text
 from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import PARTS, TEST, VALIDATION
@@ -53,7 +53,7 @@ def compare(
     Example: `foretaste compare clicks --out clicks-compared --models pop,fpmc,narm --budget 8 --seeds 3`
 
     Killed, it goes on when started again; with more models or seeds it makes what is missing. It writes table.md,
-    numbers.csv, breakdowns.csv and report.html, keeps every cell and every rank, and saves each model (models/NAME),
+    report.html and every number as CSV, keeps every cell and every rank, and saves each model (models/NAME),
     ready to serve.
 
     Parameters
@@ -194,8 +194,7 @@ def tune(
     for number, trial in enumerate(found, 1):
         score = trial.error or f"{100 * trial.score:8.2f} %" + ("  stopped" if trial.pruned else "")
         mark = "*" if trial is best else " "
-        changes = ", ".join(f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}"
-                            for name, value in trial.change.items())  # fmt: skip
+        changes = ", ".join(f"{name} = {plain(value)}" for name, value in trial.change.items())
         lines.append(f"{mark}{number:2} {score}  {trial.passes:6}  {clock(trial.seconds):>6}  {changes}")
     facts = {"saved": str(out), "best": best.as_dict(), "tried": [trial.as_dict() for trial in found]}
     show(facts, "\n".join([*lines, "", f"saved: {out}"]), json)

@@ -16,14 +16,13 @@ import os
 import shutil
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from foretaste import words
-from foretaste.compare.cost import latency, machine, memory, spent
+from foretaste.compare.cost import latency, made, memory, spent
 from foretaste.compare.grid import Grid, Place, Row
 from foretaste.compare.search import Settings, Stop, Trial, best_of, exactly, search
 from foretaste.compare.trials import Bench, Crew, Say, progress
@@ -81,8 +80,7 @@ def make(
         },
         "milliseconds": latency(final.trained, prepared) if final.trained.model.causal else None,
         **memory(device),
-        "machine": machine(device),
-        "made": datetime.now(UTC).date().isoformat(),
+        **made(device),
     }
 
 

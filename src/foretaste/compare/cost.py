@@ -8,6 +8,7 @@ import platform
 import resource
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,13 @@ def memory(device: str) -> dict[str, int]:
     return found
 
 
+def made(device: str = "cpu") -> dict[str, Any]:
+    """What figures of cost belong to: the machine, and the day."""
+    return {"machine": machine(device), "made": datetime.now(UTC).date().isoformat()}
+
+
 def machine(device: str) -> dict[str, Any]:
-    """What figures of cost belong to."""
+    """The processor or GPU, and the versions that decide how fast it is."""
     gpu = {"gpu": torch.cuda.get_device_name(device)} if torch.device(device).type == "cuda" else {}
     return {
         "processor": processor() or platform.machine(),

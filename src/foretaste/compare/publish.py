@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
-
-import numpy as np
 
 from foretaste.compare.grid import Place
 from foretaste.compare.pairs import keep
 from foretaste.compare.report import write_report
-from foretaste.compare.sheets import sheets
+from foretaste.compare.sheets import SHEETS
 from foretaste.compare.summary import Summary, summarise
 from foretaste.compare.written import markdown
 from foretaste.data.files import write_text
 from foretaste.data.prepared import Prepared
+from foretaste.data.sequences import digest
 from foretaste.pages.drawings import NoMatplotlib
 
 
@@ -25,8 +23,8 @@ def publish(place: Place, data: Path | None) -> Summary:
     cells = {line.name: line.cells for line in summary.lines}
     found = {line.name: line.against for line in summary.lines if line.against is not None}
     keep(place, summary.grid.show[0], summary.reference, cells, found)
-    for name, text in {"table.md": markdown(summary), **sheets(summary)}.items():
-        write_text(place.folder / name, text)
+    for name, write in {"table.md": markdown, **SHEETS}.items():
+        write_text(place.folder / name, write(summary))
     try:
         write_report(place, summary, data)
     except NoMatplotlib as error:
@@ -36,7 +34,4 @@ def publish(place: Place, data: Path | None) -> Summary:
 
 def fingerprint(log: Prepared) -> str:
     """Of the events and their parts: two logs with the same one give the same cases."""
-    found = hashlib.sha256()
-    for column in (log.sequences.items, log.sequences.part):
-        found.update(np.ascontiguousarray(column).data)
-    return found.hexdigest()[:16]
+    return digest(log.sequences.items, log.sequences.part)

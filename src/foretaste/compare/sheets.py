@@ -5,21 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from foretaste.compare.summary import COSTS, Summary, cost_of
-
-
-def sheets(summary: Summary) -> dict[str, str]:
-    """File name -> its text."""
-    return {
-        "numbers.csv": numbers(summary),
-        "rows.csv": rows(summary),
-        "breakdowns.csv": breakdowns(summary),
-        "passes.csv": passes(summary),
-        "trials.csv": trials(summary),
-    }
 
 
 def numbers(summary: Summary) -> str:
@@ -116,3 +105,13 @@ def _sheet(heads: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
     writer.writerow(heads)
     writer.writerows(lines)
     return out.getvalue()
+
+
+SHEETS: Mapping[str, Callable[[Summary], str]] = {
+    "numbers.csv": numbers,
+    "rows.csv": rows,
+    "breakdowns.csv": breakdowns,
+    "passes.csv": passes,
+    "trials.csv": trials,
+}
+"""File name -> what writes it."""

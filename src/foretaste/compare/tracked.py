@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from foretaste.compare.grid import Place
+from foretaste.compare.sheets import SHEETS
 from foretaste.errors import ForetasteError
 from foretaste.training.tracking import Tracked, Tracker
 
-FILES = ("table.md", "rows.csv", "numbers.csv", "breakdowns.csv", "passes.csv", "trials.csv", "report.html")
+FILES = ("table.md", *SHEETS, "report.html")
 
 
 class TrackedCells:

@@ -23,7 +23,7 @@ def markdown(summary: Summary) -> str:
     lines += [_asked(summary), "", f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     lines += [_row(line, names) for line in summary.lines if line.cells]
     lines += [f"- {line.name}: {why}" for line in summary.lines for why in sorted(set(line.failures.values()))]
-    below = [*_notes(summary), *order(summary), *machines(summary)]
+    below = [f"- {said}" for said in (*_notes(summary), *order(summary), *machines(summary))]
     return "\n".join([*lines, *(["", *below] if below else [])]) + "\n"
 
 
@@ -61,9 +61,8 @@ def _row(line: Line, names: Sequence[str]) -> str:
     pair, cell = line.against, line.cells[0]
     gap = ""
     if pair is not None and line.p is not None:
-        p = "p < 0.001" if line.p < 0.0005 else f"p {line.p:.3f}"
-        gap = f"{100 * pair.difference:+.2f} ({100 * pair.low:+.2f} to {100 * pair.high:+.2f}), {p}"
-    chosen = ", ".join(f"{name} = {_short(value)}" for name, value in cell["chosen"].items())
+        gap = f"{100 * pair.difference:+.2f} ({100 * pair.low:+.2f} to {100 * pair.high:+.2f}), p {p_value(line.p)}"
+    chosen = ", ".join(f"{name} = {plain(value)}" for name, value in cell["chosen"].items())
     passes = ", ".join(str(one["passes"]) for one in line.cells if one["passes"])
     seconds, answer, memory = ([line.cost(name) for name in ("tuning", "training")], line.cost("median"),
                                line.cost("peak_mb"))  # fmt: skip
@@ -83,7 +82,7 @@ def _notes(summary: Summary) -> Iterator[str]:
         for note in dict.fromkeys(note for cell in line.cells for note in cell["test"]["notes"]):
             said.setdefault(note, []).append(line.name)
     for note, names in said.items():
-        yield f"- {note}" if len(names) == len(there) else f"- {', '.join(names)}: {note}"
+        yield note if len(names) == len(there) else f"{', '.join(names)}: {note}"
 
 
 def order(summary: Summary) -> Iterator[str]:
@@ -98,7 +97,7 @@ def order(summary: Summary) -> Iterator[str]:
     if len(known) < 2:
         return
     pairs = len(known) * (len(known) - 1) // 2
-    said = f"- Order in {metric} against the paper's: {pairs - len(turned)} of {pairs} pairs of rows agree."
+    said = f"Order in {metric} against the paper's: {pairs - len(turned)} of {pairs} pairs of rows agree."
     if not turned:
         yield said
         return
@@ -131,8 +130,14 @@ def machines(summary: Summary) -> Iterator[str]:
                 made.setdefault(f"{where}, torch {one['torch']}", []).append(cell["made"])
     if made:
         spans = (f"{name} ({' to '.join(sorted({min(days), max(days)}))})" for name, days in made.items())
-        yield f"- Made on: {'; '.join(spans)}."
+        yield f"Made on: {'; '.join(spans)}."
 
 
-def _short(value: Any) -> str:
+def p_value(p: float | None) -> str:
+    """To three places."""
+    return "" if p is None else "< 0.001" if p < 0.0005 else f"{p:.3f}"
+
+
+def plain(value: Any) -> str:
+    """A value of a setting, for a person."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

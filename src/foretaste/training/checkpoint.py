@@ -8,20 +8,18 @@ never half of one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from foretaste.data.sequences import Sequences
+from foretaste.data.sequences import Sequences, digest
 from foretaste.errors import SavedFileError
 
 FORMAT = 1
@@ -29,11 +27,8 @@ FORMAT = 1
 
 def fingerprint(log: Sequences) -> str:
     """The same for the same events in the same rows."""
-    found = hashlib.sha256()
-    for column in (log.items, log.users, log.sessions, log.user_numbers, log.times, log.target):
-        if column is not None:
-            found.update(np.ascontiguousarray(column).data)
-    return found.hexdigest()[:16]
+    columns = [log.columns[name] for name in sorted(log.columns)]
+    return digest(log.items, log.users, log.sessions, log.user_numbers, log.times, log.target, *columns)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from foretaste import words
-from foretaste.compare.report.table import named, p_value, seconds
+from foretaste.compare.report.table import named, seconds
 from foretaste.compare.report.verdict import LEVEL, Verdict, decide, spread_known, still_rising
 from foretaste.compare.summary import Line, Summary
-from foretaste.compare.written import order
+from foretaste.compare.written import order, p_value
 from foretaste.errors import ForetasteError
 from foretaste.pages.drawings import Look
 from foretaste.pages.html import Html, join, listed, tag
@@ -241,5 +241,4 @@ def cautions(summary: Summary) -> list[Any]:
         share = "Less than 0.01" if later < 1e-4 else f"{100 * later:.2f}"
         out.append(f"{share} % of the training events are later than the first question.")
     out += list(dict.fromkeys(note for _, test in tests for note in test["notes"]))
-    out += [line.removeprefix("- ") for line in order(summary)]
-    return out
+    return out + list(order(summary))

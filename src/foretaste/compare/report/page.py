@@ -74,7 +74,6 @@ def page(place: Place, summary: Summary, log: Prepared | None, gallery: Gallery)
 def _numbers(summary: Summary, gallery: Gallery) -> Section:
     """Where every number is, for people and for machines, and what made them."""
     facts, _ = environment()
-    made = [tag("br"), *(line.removeprefix("- ") for line in machines(summary))]
     threads = {str(cell["threads"]) for line in summary.lines for cell in line.cells if "threads" in cell}
     shown: dict[str, Any] = {
         name: ", ".join(value) if isinstance(value, list) else value
@@ -95,7 +94,7 @@ def _numbers(summary: Summary, gallery: Gallery) -> Section:
     machine = tag(
         "dl", *(join(tag("dt", name), tag("dd", value)) for name, value in shown.items() if value not in ("", None))
     )
-    note = tag("p", "This report was written with the following.", *made)
+    note = tag("p", "This report was written with the following.", tag("br"), *machines(summary))
     return Section("numbers", "Every number", join(where, note, machine, data(facts_of(summary), "comparison")))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from foretaste.compare.grid import Grid, Row
 from foretaste.compare.report.plots import plain_decades
 from foretaste.compare.summary import Figure, Line
+from foretaste.compare.written import plain
 from foretaste.models import MODELS, model_class
 from foretaste.pages.drawings import PAPER, SOFT, Gallery, Look, canvas, short
 from foretaste.pages.html import Html, tag
@@ -148,15 +149,10 @@ def trials_table(line: Line, metric: str) -> Html:
         score = trial["error"] or "failed" if trial["score"] is None else f"{100 * trial['score']:.2f}"
         fate = "chosen" if trial["change"] == chosen else "given up early" if trial["pruned"] else ""
         cells = [tag("td", score, class_="number"), tag("td", trial["passes"] or "", class_="number")]
-        cells += [tag("td", written(trial["change"].get(name, "")), class_="number") for name in settings]
+        cells += [tag("td", plain(trial["change"].get(name, "")), class_="number") for name in settings]
         rows.append(tag("tr", *cells, tag("td", fate)))
     heads = [tag("th", head, scope="col") for head in (f"{metric}, %", "passes", *settings, "")]
     return tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *rows))
-
-
-def written(value: Any) -> str:
-    """A setting for a person."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _number(value: Any) -> bool:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from foretaste.compare.report.kinds import Breakdown
-from foretaste.compare.report.settings import written
 from foretaste.compare.summary import Line, Summary
+from foretaste.compare.written import p_value, plain
 from foretaste.models import MODELS
 from foretaste.pages.drawings import Look
 from foretaste.pages.html import Html, join, tag
@@ -182,7 +182,7 @@ def _costs(line: Line) -> list[Cell]:
     tuning = first["seconds"].get("tuning")
     memory, weights = line.cost("peak_mb"), line.cost("weights")
     passes = [cell["passes"] for cell in line.cells if cell["passes"]]
-    chosen = ", ".join(f"{name} = {written(value)}" for name, value in first["chosen"].items())
+    chosen = ", ".join(f"{name} = {plain(value)}" for name, value in first["chosen"].items())
     return [
         Cell(seconds(training), None, training),
         Cell(seconds(tuning), f"{len(first['tried'])} tried" if first["tried"] else None, tuning),
@@ -207,11 +207,6 @@ def seconds(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.2g} s" if value < 10 else f"{value:.0f} s" if value < 120 else clock(value)
-
-
-def p_value(p: float | None) -> str:
-    """To three places."""
-    return "" if p is None else "< 0.001" if p < 0.0005 else f"{p:.3f}"
 
 
 def _named(line: Line, names: dict[str, Look], best: bool) -> Cell:
