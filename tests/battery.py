@@ -6,6 +6,7 @@ A part that does not apply is declared in the model (`not_applicable`) with its 
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ForetasteError, NeedsError
 from foretaste.evaluation.evaluate import evaluate
 from foretaste.evaluation.protocols import PerStep
-from foretaste.models import MODELS, model_class
+from foretaste.models import MODELS, contract, model_class
 from foretaste.models.choosing import Recommendations
 from foretaste.models.contract import Events, Query, SequenceModel, State, query_rows, seeded
 from foretaste.models.saved import Trained
@@ -243,7 +244,9 @@ def test_candidates_get_the_scores_of_the_full_list(name: str, variant: dict[str
         shared = torch.tensor([4, 1, N_ITEMS])
         assert_same(model.score(query, shared), full[:, shared - 1], "a shared list")
         own = torch.randint(1, N_ITEMS + 1, (len(full), 6), generator=torch.Generator().manual_seed(0))
-        assert_same(model.score(query, own), full.gather(1, own - 1), "own candidates")
+        for dense in (0, N_ITEMS):  # by the candidates' rows, and read off the scores of all
+            with patch.object(contract, "DENSE", dense):
+                assert_same(model.score(query, own), full.gather(1, own - 1), "own candidates")
         some = query_rows(query, slice(2, 5))
         assert_same(model.score(some), full[2:5], "some rows of a query")
     assert full.shape[1] == N_ITEMS, "padding has no column"

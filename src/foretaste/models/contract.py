@@ -38,6 +38,10 @@ State = dict[str, Tensor]
 Query = Tensor | dict[str, Tensor]
 """What the state says of the wish now: a vector [..., D], or named tensors with the same leading axes."""
 
+DENSE = 32
+"""Own candidates are read off the scores of all items, unless there are more than so many items a candidate: a product
+over the catalogue is cheaper than so many scattered rows."""
+
 
 @dataclass(frozen=True)
 class Events:
@@ -186,12 +190,16 @@ class SequenceModel(nn.Module, ABC):
         """Scores of all items [..., I], of a shared list `items` [C], or of own candidates `items` [..., C]."""
         assert isinstance(query, Tensor)
         matrix, bias = self.item_matrix(), self.item_bias()                # [I, D], [I]
-        if items is not None:
-            matrix = matrix[items - 1]                                     # [C, D] or [..., C, D]
-            bias = None if bias is None else bias[items - 1]               # [C] or [..., C]
-        shared = matrix.dim() == 2
-        scores = query @ matrix.T if shared else torch.einsum("...d,...cd->...c", query, matrix)  # [..., C] or [..., I]
-        return scores if bias is None else scores + bias
+        if items is None or items.dim() == 1:
+            listed = matrix if items is None else matrix[items - 1]        # [I or C, D]
+            scores = query @ listed.T                                      # [..., I or C]
+        elif len(matrix) <= DENSE * items.shape[-1] and items.shape[:-1] == query.shape[:-1]:
+            scores = (query @ matrix.T).gather(-1, items - 1)              # [..., C]
+        else:
+            scores = torch.einsum("...d,...cd->...c", query, matrix[items - 1])  # [..., C]
+        if bias is None:
+            return scores
+        return scores + (bias if items is None else bias[items - 1])
 
     def explain(self, events: Events, state: State, items: Tensor | None = None) -> dict[str, Tensor]:
         """What the answer after each event rests on, by name.
