@@ -286,6 +286,25 @@ def test_enormous_scores_neither_overflow_nor_lose_the_small_ones() -> None:
     torch.testing.assert_close(after["mean"][0], model.item.weight[best].detach())
 
 
+@pytest.mark.parametrize("config", VARIANTS, ids=str)
+def test_asked_at_ends_of_sessions_alone_it_takes_a_shorter_way_to_the_same(config: dict[str, object]) -> None:
+    """Training on sessions: one sum a session in place of the running one, from whatever state."""
+    model, users = small(**config), torch.tensor([2, 1, 0])
+    _, before = model(Events.of([[3, 7, 3], [], [5]], [[True, True, False], [], [True]]), model.initial_state(users))
+    items = [[7, 1, 12, 12, 4, 9, 4], [8, 8], []]
+    starts = [[False, True, False, False, True, False, False], [True, False], []]
+    events = Events.of(items, starts)
+    ends = torch.tensor([[1, 0, 0, 1, 0, 0, 1], [0, 1, 0, 0, 0, 0, 0], [0] * 7]) > 0
+    found = []
+    for at in (ends, None):
+        model.zero_grad()
+        query, after = model(events, {name: part.detach() for name, part in before.items()}, at=at)
+        query = query if at is not None else query[ends]
+        (query.sin().sum() + after["mean"].sin().sum() + after["h"].sin().sum()).backward()
+        found.append((query, after, {n: w.grad.clone() for n, w in model.named_parameters() if w.grad is not None}))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-14)
+
+
 def test_the_gru_runs_once_over_the_sessions_and_once_for_what_is_asked() -> None:
     model, calls = small(), []
     model.gru.register_forward_hook(lambda _, inputs, __: calls.append(tuple(inputs[0].shape)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,10 @@ def reproduce(
     if list or name is None:
         if name is not None:
             raise ConfigError("reproduce: give a table, or --list")
-        facts, text = states(out)
+        made = summaries(out)
+        facts, text = states(out, made)
         if ledger is not None:
-            write_text(ledger, page(out))
+            write_text(ledger, page(out, made))
         show(facts, text, json)
         return
     if seeds is not None and seeds < 1:
@@ -85,7 +87,7 @@ def reproduce(
     summary = publish(place, folder)
     cells.close()
     if ledger is not None:
-        write_text(ledger, page(out))
+        write_text(ledger, page(out, summaries(out)))
     show({"folder": str(place.folder)}, markdown(summary), json)
 
 
@@ -103,12 +105,17 @@ def prepared_folder(wanted: Table, data: tuple[str, ...], out: Path) -> Path:
     return folder
 
 
-def states(out: Path) -> tuple[dict[str, Any], str]:
+def summaries(out: Path) -> dict[str, Summary | None]:
+    """What was made of every table in `out`."""
+    return {name: _summary(out / name, table(name)) for name in names()}
+
+
+def states(out: Path, made: Mapping[str, Summary | None]) -> tuple[dict[str, Any], str]:
     """How far every table is."""
     facts: dict[str, Any] = {}
-    for name in names():
+    for name, summary in made.items():
         wanted = table(name)
-        summary, waiting = _summary(out / name, wanted), _waiting(wanted, out)
+        waiting = _waiting(wanted, out)
         rows = {row.name: _state(summary, row.name, waiting) for row in wanted.grid().rows}
         done = sum(state == "done" for state in rows.values())
         state = "done" if done == len(rows) else "begun" if set(rows.values()) != {waiting} else waiting
@@ -125,7 +132,7 @@ def states(out: Path) -> tuple[dict[str, Any], str]:
     return facts, "\n".join(lines)
 
 
-def page(out: Path) -> str:
+def page(out: Path, made: Mapping[str, Summary | None]) -> str:
     """The ledger: every table with our numbers beside the paper's, or what it waits for."""
     lines = [
         "# Reproductions",
@@ -136,9 +143,8 @@ def page(out: Path) -> str:
         "that is a result.",
         "",
     ]
-    for name in names():
-        wanted = table(name)
-        summary, command = _summary(out / name, wanted), f"`foretaste reproduce {name} --out {out.as_posix()}`"
+    for name, summary in made.items():
+        wanted, command = table(name), f"`foretaste reproduce {name} --out {out.as_posix()}`"
         if summary is None or not any(line.cells or line.failures for line in summary.lines):
             log = f"its log: {wanted.data}, {datasets.recipe(wanted.data).title}"
             lines += [f"## {wanted.paper}, on {wanted.data}", "", f"{command}: not made yet; {log}.", ""]

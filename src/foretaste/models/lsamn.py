@@ -20,7 +20,8 @@ Left open or contradicted by the paper, and what was chosen:
 
 One pass for any number of sessions: inside them a running softmax, as a scan of log2(longest session) steps; over them
 one run of the GRU; then one step more of it for each position that is asked. The running softmax is kept as the log of
-its sum and its weighted mean: what (max, sum, weighted sum) say, in one number less.
+its sum and its weighted mean: what (max, sum, weighted sum) say, in one number less (session_sets.py). Where the ends of
+sessions alone are asked, as in training, it need not run: one sum a session does.
 
 State, d = 40: h, b and the log 324 bytes; 64 item numbers and the user's 520 bytes. One event: O(d^2).
 """
@@ -28,7 +29,7 @@ State, d = 40: h, b and the log 324 bytes; 64 item numbers and the user's 520 by
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -37,22 +38,8 @@ from torch import Tensor, nn
 from foretaste.config import Config as Settings
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.layers import at_length
+from foretaste.models.session_sets import Sets, join, nothing, sets_of
 from foretaste.spaces import L2, RATE, SIZE, Space
-
-
-class _Sets(NamedTuple):
-    """The sessions of a call as sets. R items that the state lists come first, then the T events."""
-
-    session: Tensor
-    """[B, T]: which session each event is of; 0 is the one that the state holds open."""
-    owner: Tensor
-    """[B, R + T]: the same with the listed items before them."""
-    items: Tensor
-    """[B, R + T]: item numbers, 0 where padded."""
-    slot: Tensor
-    """[B, R + T]: the place of a new item in its session's list; K, the length of a list, for all others."""
-    counts: Tensor
-    """[B, T]: False for padding, and for an item that its session already lists."""
 
 
 class LSAMN(SequenceModel):
@@ -138,7 +125,7 @@ class LSAMN(SequenceModel):
         return {"user": users,                                             # [B]
                 "h": blank[:, None].repeat(1, d),                          # [B, d] after the closed sessions
                 "mean": blank[:, None].repeat(1, d),                       # [B, d] b of the open one
-                "level": torch.full_like(blank, _nothing(blank)),          # [B] log of the sum of its softmax
+                "level": torch.full_like(blank, nothing(blank)),          # [B] log of the sum of its softmax
                 "ids": users.new_zeros(len(users), self.config.session_limit)}  # [B, K] its distinct items, 0 for none
 
     def forward(self, events: Events, state: State, at: Tensor | None = None) -> tuple[Query, State]:
@@ -146,8 +133,13 @@ class LSAMN(SequenceModel):
         (B, T), K = events.shape, self.config.session_limit
         if not B * T:
             return self.W.new_zeros(*(events.shape if at is None else (0,)), self.W.shape[1]), state
-        sets = self._sets(events, state)
-        level, b = self._running(events, state, sets)                      # [B, T], [B, T, d]
+        sets = sets_of(events, state["ids"])
+        ends = nn.functional.pad(sets.session[:, 1:] != sets.session[:, :-1], (0, 1), value=True)  # [B, T]
+        ends[:, :-1] |= ~events.mask[:, 1:]                                # [B, T] the last of its session so far
+        if at is not None and not (at & ~ends).any():
+            level, b = self._whole(events, state, sets, ends & events.mask)  # [B, T], [B, T, d]
+        else:
+            level, b = self._running(events, state, sets)                  # [B, T], [B, T, d]
         hidden, closed = self._close(events, state, b)                     # [B, 1 + S, d], [B, T]
         lengths, rows = events.lengths(), torch.arange(B, device=b.device)  # [B], [B]
         slot = sets.slot.masked_fill(sets.owner != sets.owner[:, -1:], K)  # [B, R + T] only the session left open
@@ -170,38 +162,38 @@ class LSAMN(SequenceModel):
         rows = torch.arange(len(h), device=h.device)                       # [B]
         return self._answer(state["user"], rows, state["mean"], h)[0][:, None]  # [B, 1, 2d]
 
-    def _sets(self, events: Events, state: State) -> _Sets:
-        """Which events are new to their session. Equal items of one session stand together after a stable sort."""
-        K, R = self.config.session_limit, int((state["ids"] > 0).sum(1).max())
-        session = (events.starts & events.mask).cumsum(1)                  # [B, T]
-        owner = nn.functional.pad(session, (R, 0))                         # [B, R + T]
-        items = torch.cat([state["ids"][:, :R], events.items * events.mask], 1)  # [B, R + T]
-        place = torch.arange(items.shape[1], device=items.device)          # [R + T]
-        key, order = (owner * (self.n_items + 1) + items).sort(dim=1, stable=True)  # [B, R + T] twice
-        lead = nn.functional.pad(key[:, 1:] != key[:, :-1], (1, 0), value=True)  # [B, R + T]
-        leader = order.gather(1, torch.where(lead, place, 0).cummax(1).values)  # [B, R + T]
-        first = torch.empty_like(order).scatter(1, order, leader)          # [B, R + T] where its item came first
-        new = (first == place) & (items > 0)                               # [B, R + T]
-        begins = nn.functional.pad(owner[:, 1:] != owner[:, :-1], (1, 0), value=True)  # [B, R + T]
-        count = new.cumsum(1)                                              # [B, R + T]
-        rank = count - torch.where(begins, count - new.long(), 0).cummax(1).values - 1  # [B, R + T] in the session
-        slot = torch.where(new, rank, K).clamp(max=K)                      # [B, R + T]
-        counts = (items > 0) & (new | (rank.gather(1, first) >= K))        # [B, R + T] the unlisted count each time
-        return _Sets(session, owner, items, slot, counts[:, R:])
-
-    def _running(self, events: Events, state: State, sets: _Sets) -> tuple[Tensor, Tensor]:
+    def _running(self, events: Events, state: State, sets: Sets) -> tuple[Tensor, Tensor]:
         """Equations 2-3 for every prefix of every session: log of the sum [B, T], b [B, T, d]."""
         x = self.item(events.items)                                        # [B, T, d]
-        level = self._item_scores(x).masked_fill(~sets.counts, _nothing(x))  # [B, T]
+        level = self._item_scores(x).masked_fill(~sets.counts, nothing(x))  # [B, T]
         b = x * sets.counts[..., None]                                     # [B, T, d]
         begin = torch.where(events.starts, torch.arange(x.shape[1], device=x.device), 0).cummax(1).values  # [B, T]
         longest, reach = int((events.mask.cumsum(1) - begin).max()), 1
         while reach < longest:  # row t holds the events t - reach + 1 .. t of its session
             same = sets.session[:, reach:] == sets.session[:, :-reach]     # [B, T - reach]
-            joined = _join(level[:, :-reach], b[:, :-reach], level[:, reach:], b[:, reach:], same)
+            joined = join(level[:, :-reach], b[:, :-reach], level[:, reach:], b[:, reach:], same)
             level, b = (torch.cat([part[:, :reach], more], 1) for part, more in zip((level, b), joined, strict=True))
             reach *= 2
-        return _join(state["level"][:, None], state["mean"][:, None], level, b, sets.session == 0)
+        return join(state["level"][:, None], state["mean"][:, None], level, b, sets.session == 0)
+
+    def _whole(self, events: Events, state: State, sets: Sets, ends: Tensor) -> tuple[Tensor, Tensor]:
+        """The same at the `ends` [B, T] alone: one sum a session, which is all that training asks."""
+        B, S = len(ends), int(sets.session.max()) + 1
+        row, place = sets.counts.nonzero(as_tuple=True)                    # [n], [n]
+        owner = row * S + sets.session[row, place]                         # [n]
+        x = self.item(events.items[row, place])                            # [n, d]
+        score = self._item_scores(x)                                       # [n]
+        top = score.new_full((B * S,), nothing(x)).scatter_reduce(0, owner, score.detach(), "amax")  # [B S]
+        share = (score - top[owner]).exp()                                 # [n]
+        total = torch.zeros_like(top).index_add(0, owner, share).clamp(min=1)  # [B S] that of the top is 1
+        b = x.new_zeros(B * S, x.shape[1]).index_add(0, owner, share[:, None] * x) / total[:, None]  # [B S, d]
+        level, b = (top + total.log()).view(B, S), b.view(B, S, -1)        # [B, S], [B, S, d]
+        old = join(state["level"][:, None], state["mean"][:, None], level[:, :1], b[:, :1], ends.new_ones(B, 1))
+        level, b = (torch.cat([first, part[:, 1:]], 1) for first, part in zip(old, (level, b), strict=True))
+        where = ends.nonzero(as_tuple=True)                                # [e], [e]
+        found = where[0], sets.session[where]                              # [e], [e]
+        spread = x.new_zeros(*ends.shape, x.shape[1]).index_put(where, b[found])  # [B, T, d]
+        return x.new_zeros(ends.shape).index_put(where, level[found]), spread  # [B, T]
 
     def _item_scores(self, x: Tensor) -> Tensor:
         """V_beta . a_i of items [..., d]: [...]; without attention 0 for all, which gives means."""
@@ -264,7 +256,7 @@ class LSAMN(SequenceModel):
         (B, T), K = events.shape, self.config.session_limit
         if not B * T:
             return {}
-        sets = self._sets(events, state)
+        sets = sets_of(events, state["ids"])
         level, b = self._running(events, state, sets)                      # [B, T], [B, T, d]
         hidden, closed = self._close(events, state, b)                     # [B, 1 + S, d], [B, T]
         row, place = torch.ones_like(events.mask).nonzero(as_tuple=True)   # [B T]
@@ -281,14 +273,3 @@ class LSAMN(SequenceModel):
         shown = listed.where(since <= come[:, -T:, None], 0)               # [B, T, V] those that have come by t
         beta = (self._item_scores(self.item(shown)) - level[..., None]).exp()  # [B, T, V]  eq. 2
         return {"attention": beta * (shown > 0), "items": shown, "long_short": share.view(B, T, 2)}
-
-
-def _nothing(like: Tensor) -> float:
-    """The log of an empty sum, as a number that can be stored and compared."""
-    return torch.finfo(like.dtype).min
-
-
-def _join(level: Tensor, b: Tensor, more: Tensor, b_more: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
-    """Two parts of a session as one, where `same`; elsewhere the second alone. Levels [B, t], means [B, t, d]."""
-    share = torch.sigmoid(more - level).masked_fill(~same, 1)[..., None]   # [B, t, 1] of the second part
-    return torch.where(same, torch.logaddexp(level, more), more), torch.lerp(b.expand_as(b_more), b_more, share)
