@@ -14,7 +14,8 @@ from torch import Tensor
 
 from foretaste.data.sequences import Sequences
 from foretaste.errors import ConfigError
-from foretaste.training.negatives import InBatch, Negatives, Popularity, Sampler, Uniform, generator, touched
+from foretaste.training.negatives import InBatch, Negatives, Popularity, Sampler, Uniform, generator
+from foretaste.training.touched import Past, Touched
 
 COUNTS = [50, 20, 20, 5, 3, 1, 1, 0]
 
@@ -22,6 +23,16 @@ COUNTS = [50, 20, 20, 5, 3, 1, 1, 0]
 def share(power: float) -> np.ndarray:
     law = np.maximum(COUNTS, 1.0) ** power
     return law / law.sum()
+
+
+def past(*rows: list[int], n_items: int = 8) -> Past:
+    """Of users who have touched these items, 0 for none, and will touch everything."""
+    users = np.cumsum([0] + [1 + len(row) + n_items for row in rows])
+    items = [item for row in rows for item in [0, *row, *range(1, n_items + 1)]]
+    log = Sequences(
+        np.array(items, np.int32), users, users, np.zeros(len(items), np.uint8), np.ones(len(rows), np.int32)
+    )
+    return Touched(log, n_items).at(users[:-1] + [len(row) for row in rows])
 
 
 def counted(items: Tensor, n_items: int) -> np.ndarray:
@@ -63,14 +74,15 @@ def test_no_negative_is_the_target_or_touched(
 ) -> None:
     g = generator(seed)
     targets = torch.randint(items, (n,), generator=g)
-    exclude = torch.randint(items + 1, (n, width), generator=g)
+    lists = torch.randint(items + 1, (n, width), generator=g).tolist()
+    exclude = past(*lists, n_items=items)
     for source in (Uniform(items, shared=shared), Popularity(range(items), shared=shared), InBatch(Uniform(items))):
         drawn = source.sample(targets, count, g, exclude=exclude)
         rows = drawn.items.expand(n, -1)
         assert rows.min() >= 1
         assert rows.max() <= items
         for row in range(n):
-            barred = {int(targets[row]) + 1, *exclude[row].tolist()}
+            barred = {int(targets[row]) + 1, *lists[row]}
             kept = rows[row][drawn.real[row]].tolist()
             assert barred.isdisjoint(kept)
             masked = rows[row][~drawn.real[row]].tolist()
@@ -78,7 +90,7 @@ def test_no_negative_is_the_target_or_touched(
 
 
 def test_a_user_who_touched_everything_has_no_real_negative_and_no_nan() -> None:
-    drawn = Uniform(3).sample(torch.tensor([0]), 4, generator(0), exclude=torch.tensor([[2, 3, 3, 0]]))
+    drawn = Uniform(3).sample(torch.tensor([0]), 4, generator(0), exclude=past([2, 3, 3, 0], n_items=3))
     assert not drawn.real.any()
     assert torch.isfinite(drawn.log_q).all()
 
@@ -99,7 +111,7 @@ def test_log_q_of_own_negatives_is_how_often_they_come(heavy: bool) -> None:
     """Redrawn up to eight times: with most of the mass excluded, some clashes remain, and log_q knows it."""
     barred = [1, 2, 3, 4, 5] if heavy else [4, 1]
     n = 100_000
-    exclude = torch.tensor([[*barred, barred[0], 0]]).expand(n, -1)
+    exclude = past(*[[*barred, barred[0], 0]] * n)
     drawn = Popularity(COUNTS, 1.0).sample(torch.full((n,), 6), 3, generator(5), exclude=exclude)
     got, claim = expected_times(drawn, 8)
     open_items = [i for i in range(8) if i + 1 not in {*barred, 7}]
@@ -113,7 +125,7 @@ def test_log_q_of_own_negatives_is_how_often_they_come(heavy: bool) -> None:
 
 
 def test_log_q_of_a_pool_is_how_often_it_comes() -> None:
-    sampler, targets, exclude = Popularity(COUNTS, 0.75, shared=True), torch.tensor([0]), torch.tensor([[3]])
+    sampler, targets, exclude = Popularity(COUNTS, 0.75, shared=True), torch.tensor([0]), past([3])
     got = np.zeros(8)
     g = generator(1)
     for _ in range(4000):
@@ -129,7 +141,7 @@ def test_log_q_of_a_pool_is_how_often_it_comes() -> None:
 def test_other_targets_of_the_batch_are_negatives_and_the_own_is_not() -> None:
     targets = torch.tensor([4, 1, 4, 6])  # items 5, 2, 5, 7
     law = Popularity(COUNTS, 1.0)
-    drawn = InBatch(law).sample(targets, 0, generator(0), exclude=torch.tensor([[7], [0], [2], [1]]))
+    drawn = InBatch(law).sample(targets, 0, generator(0), exclude=past([7], [0], [2], [1]))
     assert drawn.items.tolist() == [5, 2, 5, 7]
     assert drawn.real.tolist() == [
         [False, True, False, False],  # 5 is its own target, 7 was touched
@@ -152,12 +164,31 @@ def test_more_negatives_join_those_of_the_batch() -> None:
     assert alone.items.tolist() == [5, 2, 3]
 
 
+def listed(log: Sequences, places: np.ndarray) -> list[set[int]]:
+    """What was touched by each place, by asking for every item: alone, and in a list that all rows share."""
+    known, every = Touched(log, 9).at(places), torch.arange(1, 10)
+    own, shared = known.holds(every.expand(len(places), -1)), known.holds(every)
+    assert torch.equal(own, shared)
+    assert torch.equal(known.holds(every[[4, 4, 0]]), own[:, [4, 4, 0]]), "a list with an item twice"
+    law = Popularity(range(9), 1.0)
+    mass = [float(law.log_q(every[row]).exp().sum()) for row in own]
+    np.testing.assert_allclose(known.mass(law.log_q), mass, rtol=1e-5, atol=1e-7)
+    return [set(every[row].tolist()) for row in own]
+
+
 def test_touched_knows_the_past_and_never_the_future() -> None:
     log = Sequences(
         np.array([3, 1, 4, 0, 5, 9], np.int32), np.array([0, 4, 6]), np.array([0, 2, 4, 6]), np.zeros(6, np.uint8),
         np.ones(2, np.int32),
     )  # fmt: skip
-    assert touched(log, np.array([2, 1, 4, 3])).tolist() == [[3, 1, 4, 0], [3, 1, 0, 0], [5, 0, 0, 0], [3, 1, 4, 0]]
+    assert listed(log, np.array([2, 1, 4, 3])) == [{3, 1, 4}, {3, 1}, {5}, {3, 1, 4}]
+
+
+def test_a_log_of_cold_items_alone_has_nothing_touched() -> None:
+    log = Sequences(
+        np.zeros(3, np.int32), np.array([0, 3]), np.array([0, 3]), np.zeros(3, np.uint8), np.ones(1, np.int32)
+    )
+    assert listed(log, np.array([0, 2])) == [set(), set()]
 
 
 @given(seed=st.integers(0, 9999))
@@ -171,9 +202,9 @@ def test_touched_is_the_users_past_across_sessions_whatever_follows(seed: int) -
         g.integers(1, 9, size).astype(np.int32), users, sessions, np.zeros(size, np.uint8), np.ones(4, np.int32)
     )
     places = g.integers(0, size, 5)
-    for line, place in zip(touched(log, places).tolist(), places.tolist(), strict=True):
+    for found, place in zip(listed(log, places), places.tolist(), strict=True):
         first = users[np.searchsorted(users, place, side="right") - 1]
-        assert set(line) - {0} == set(log.items[first : place + 1].tolist())
+        assert found == set(log.items[first : place + 1].tolist())
 
 
 def test_the_same_key_draws_the_same_and_another_does_not() -> None:

@@ -169,12 +169,15 @@ def loss_of(
     if spec.rows is None:
         return _full_softmax(model, query, targets, weights, **{**spec.options, **options})
     target = (targets + 1)[:, None]  # [N, 1]
-    positive = model.score(query, target)[:, 0]  # [N]
     if spec.needs == "target":
-        return weighted_mean(spec.rows(positive), weights)
+        return weighted_mean(spec.rows(model.score(query, target)[:, 0]), weights)
     if negatives is None:
         raise ConfigError(f"loss '{name}' compares the target with sampled items: set negatives to at least 1")
-    negative = model.score(query, negatives.items)  # [N, M]
+    if negatives.items.dim() == 1:
+        positive, negative = model.score(query, target)[:, 0], model.score(query, negatives.items)  # [N], [N, M]
+    else:  # at once: each call gives the whole catalogue a gradient
+        both = model.score(query, torch.cat([target, negatives.items], 1))  # [N, 1 + M]
+        positive, negative = both[:, 0], both[:, 1:]  # [N], [N, M]
     real = negatives.real & (negatives.items != target)  # [N, M]
     given = {**spec.options, **options}
     if name == "sampled_softmax":

@@ -4,7 +4,7 @@ Laws: uniform, popularity to a power (0 is uniform, 1 is the log's own share), a
 Randomness is a `torch.Generator` that the caller passes in; `generator(seed, epoch, step)` makes one that a resumed run
 makes again.
 
-What a row may not get as a negative: its own target, and the items that its user has touched *so far* (`touched`).
+What a row may not get as a negative: its own target, and the items that its user has touched *so far* (touched.py).
 Items that the user will touch later are left in on purpose: to leave them out is to look into the future, and, where
 the future is the test part, into the answers.
 
@@ -15,7 +15,7 @@ a clash is masked in its row. What still clashes is masked, so `real` has the la
 sampled softmax. It is exact for every way of drawing: masking leaves M q; R redraws make it M q (1 + c + ... + c^R),
 where c is the probability of a clash.
 
-Letters: N rows, M negatives, X excluded, I items.
+Letters: N rows, M negatives, I items.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from torch import Tensor
 
 from foretaste.data.sequences import Sequences
 from foretaste.errors import ConfigError
-from foretaste.models.rows import ranges
+from foretaste.training.touched import Past
 
 REDRAWS = 8
 """Times that a clashing negative is drawn again."""
@@ -56,9 +56,9 @@ class Source(Protocol):
     """What the training loop asks for negatives."""
 
     def sample(
-        self, targets: Tensor, count: int, generator: torch.Generator, *, exclude: Tensor | None = None
+        self, targets: Tensor, count: int, generator: torch.Generator, *, exclude: Past | None = None
     ) -> Negatives:
-        """`count` negatives for each of the targets [N] (columns 0..I-1), none of them in `exclude` [N, X]."""
+        """`count` negatives for each of the targets [N] (columns 0..I-1), none of them in `exclude`."""
         ...
 
 
@@ -80,36 +80,30 @@ class Sampler(ABC):
         """Log of the probability that one draw gives each item."""
 
     def sample(
-        self, targets: Tensor, count: int, generator: torch.Generator, *, exclude: Tensor | None = None
+        self, targets: Tensor, count: int, generator: torch.Generator, *, exclude: Past | None = None
     ) -> Negatives:
-        """`count` negatives for each of the targets [N] (columns 0..I-1), none of them in `exclude` [N, X].
-
-        `exclude` holds item numbers, padded with 0, in any order; see `touched`.
-        """
+        """`count` negatives for each of the targets [N] (columns 0..I-1), none of them in `exclude`."""
         if count < 1:
             raise ConfigError(f"negatives must be at least 1, found {count}")
-        own = (targets + 1)[:, None]  # [N, 1]
-        barred = own if exclude is None else torch.cat([own, exclude], 1)  # [N, 1 + X]
-        barred = barred.sort(1).values
+        own = targets + 1  # [N]
         if self.shared:
             items = self.draw((count,), generator).to(targets.device)  # [M]
-            real = ~_contains(barred, items.expand(len(own), -1))  # [N, M]
             often = math.log(count)
-            return Negatives(items, real, self.log_q(items) + often, self.log_q(own[:, 0]) + often)
+            return Negatives(items, ~_clash(own, items, exclude), self.log_q(items) + often, self.log_q(own) + often)
         items = self.draw((len(own), count), generator).to(targets.device)  # [N, M]
-        clash = _contains(barred, items)  # [N, M]
+        clash = _clash(own, items, exclude)  # [N, M]
         for _ in range(REDRAWS):
             again = int(clash.sum())
             if not again:
                 break
             items[clash] = self.draw((again,), generator).to(targets.device)
-            clash = _contains(barred, items)
-        first = torch.ones_like(barred, dtype=torch.bool)  # [N, 1 + X] an item's first place in its row
-        first[:, 1:] = barred[:, 1:] != barred[:, :-1]
-        chance = torch.where(first & (barred > 0), self.log_q(barred.clamp_min(1)).exp(), 0).sum(1)  # [N]
+            clash = _clash(own, items, exclude)
+        chance = self.log_q(own).exp()  # [N]
+        if exclude is not None:
+            chance = torch.where(exclude.holds(own[:, None])[:, 0], 0, chance) + exclude.mass(self.log_q)
         powers = torch.arange(REDRAWS + 1, device=targets.device)
         often_each = (count * (chance[:, None] ** powers).sum(1)).log()  # [N]
-        return Negatives(items, ~clash, self.log_q(items) + often_each[:, None], self.log_q(own[:, 0]) + often_each)
+        return Negatives(items, ~clash, self.log_q(items) + often_each[:, None], self.log_q(own) + often_each)
 
 
 class Uniform(Sampler):
@@ -169,14 +163,13 @@ class InBatch:
         self.extra = extra
 
     def sample(
-        self, targets: Tensor, count: int, generator: torch.Generator, *, exclude: Tensor | None = None
+        self, targets: Tensor, count: int, generator: torch.Generator, *, exclude: Past | None = None
     ) -> Negatives:
         """One pool for all rows: the N targets and, where there is an extra sampler, `count` drawn items."""
         own, extra = targets + 1, self.extra if count else None  # [N]
         drawn = [] if extra is None else [extra.draw((count,), generator).to(targets.device)]
         items = torch.cat([own, *drawn])  # [M]
-        barred = own[:, None] if exclude is None else torch.cat([own[:, None], exclude], 1)  # [N, 1 + X]
-        real = ~_contains(barred.sort(1).values, items.expand(len(own), -1))  # [N, M]
+        real = ~_clash(own, items, exclude)  # [N, M]
 
         def log_q(asked: Tensor) -> Tensor:
             often = self.law.log_q(asked) + math.log(max(len(own) - 1, 1))
@@ -185,32 +178,16 @@ class InBatch:
         return Negatives(items, real, log_q(items), log_q(own))
 
 
-def touched(log: Sequences, places: NDArray[np.int64]) -> Tensor:
-    """[N, X]: for each place in the log, the items of its user up to and including it, 0 elsewhere.
-
-    All of the user's events in this log count, also those of earlier sessions and chunks; none that comes later does.
-    """
-    user = np.searchsorted(log.users, places, side="right") - 1
-    start, stop = np.asarray(log.users, dtype=np.int64)[user], places + 1
-    size = stop - start
-    out = np.zeros((len(places), int(size.max(initial=0))), np.int64)
-    row = np.repeat(np.arange(len(places)), size)
-    event = ranges(start, stop)
-    out[row, event - start[row]] = np.asarray(log.items)[event]
-    return torch.from_numpy(out)
-
-
 def generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator that depends on the key alone: `generator(seed, epoch, step)`."""
     state = np.random.SeedSequence(key).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(state[0]))
 
 
-def _contains(rows: Tensor, items: Tensor) -> Tensor:
-    """[N, M] bool: whether items[n, m] stands in rows[n], whose numbers are sorted."""
-    rows = rows.contiguous()
-    place = torch.searchsorted(rows, items.contiguous()).clamp_max(rows.shape[1] - 1)  # [N, M]
-    return rows.gather(1, place) == items
+def _clash(own: Tensor, items: Tensor, exclude: Past | None) -> Tensor:
+    """[N, M] bool: whether an item, of a pool [M] or of own ones [N, M], may not be a negative of its row."""
+    same = items == own[:, None]  # [N, M]
+    return same if exclude is None else same | exclude.holds(items)
 
 
 def _alias(law: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

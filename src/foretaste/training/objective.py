@@ -9,9 +9,10 @@ from foretaste.data.sequences import Sequences
 from foretaste.models.contract import Query, SequenceModel
 from foretaste.training.batches import Batch
 from foretaste.training.losses import loss_of
-from foretaste.training.negatives import Negatives, generator, touched
+from foretaste.training.negatives import Negatives, generator
 from foretaste.training.privileged import Teacher
 from foretaste.training.settings import TrainConfig, sampler_of
+from foretaste.training.touched import Touched
 
 
 class Objective:
@@ -20,8 +21,9 @@ class Objective:
     def __init__(
         self, model: SequenceModel, log: Sequences, config: TrainConfig, teacher: Teacher | None = None
     ) -> None:
-        self.model, self.log, self.config, self.teacher = model, log, config, teacher
+        self.model, self.config, self.teacher = model, config, teacher
         self.sampler = sampler_of(log, model.n_items, config)
+        self.touched = Touched(log, model.n_items) if self.sampler and config.exclude_touched else None
 
     def __call__(self, batch: Batch, query: Query, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """The mean loss of the targets, to be reported, and all that is to be minimised."""
@@ -49,5 +51,5 @@ class Objective:
         if self.sampler is None:
             return None
         random, device = generator(self.config.seed, epoch, step), batch.targets.device
-        exclude = touched(self.log, batch.places).to(device) if self.config.exclude_touched else None
+        exclude = None if self.touched is None else self.touched.at(batch.places, device)
         return self.sampler.sample(batch.targets, self.config.negatives, random, exclude=exclude)
