@@ -125,7 +125,7 @@ class LSAMN(SequenceModel):
         return {"user": users,                                             # [B]
                 "h": blank[:, None].repeat(1, d),                          # [B, d] after the closed sessions
                 "mean": blank[:, None].repeat(1, d),                       # [B, d] b of the open one
-                "level": torch.full_like(blank, nothing(blank)),          # [B] log of the sum of its softmax
+                "level": torch.full_like(blank, nothing(blank)),           # [B] log of the sum of its softmax
                 "ids": users.new_zeros(len(users), self.config.session_limit)}  # [B, K] its distinct items, 0 for none
 
     def forward(self, events: Events, state: State, at: Tensor | None = None) -> tuple[Query, State]:
