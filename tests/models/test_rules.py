@@ -155,11 +155,12 @@ def test_association_rules_by_hand() -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("block", [2**22, 40])
+@pytest.mark.parametrize(("block", "array"), [(2**22, 2**24), (40, 2**24), (40, 0)])
 def test_equal_to_counting_pair_by_pair(
-    kind: type[Table], config: dict[str, object], block: int, monkeypatch: pytest.MonkeyPatch
+    kind: type[Table], config: dict[str, object], block: int, array: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counting, "PAIRS", block)
+    monkeypatch.setattr(counting, "ARRAY", array)
     log = random_log(12, 25)
     log.items[::9] = 0  # cold items stand between others and are skipped
     model = counted(kind(12, kind.Config(ties="none", **config)), log)

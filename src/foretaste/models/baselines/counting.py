@@ -45,6 +45,8 @@ DIGITS = 52
 """Binary digits of a float64: what the votes of a row, and the order of the items, have to share."""
 LARGEST = 30
 """Binary digits of one vote, at most; it is kept as an int32."""
+ARRAY = 2**24
+"""So many sums fit an array of their own: those of all pairs among 4,095 items."""
 PAIRS = 2**22
 """Pairs of events that are counted at once."""
 ROWS = 64
@@ -266,13 +268,27 @@ def pairs_of(log: Sequences, within: Ints, steps: int = 0) -> Iterator[tuple[Int
         first = last
 
 
-def add_up(key: Ints, weight: Floats | None, so_far: tuple[Ints, Floats] | None = None) -> tuple[Ints, Floats]:
-    """Distinct keys in ascending order, and the sum of the weights of each (None: 1 each), with those `so_far`."""
-    distinct, back = np.unique(key, return_inverse=True)
-    sums = np.bincount(back, weight, len(distinct)).astype(np.float64)
-    if so_far is None or not len(so_far[0]):
-        return distinct, sums
-    return add_up(np.concatenate([so_far[0], distinct]), np.concatenate([so_far[1], sums])) if len(distinct) else so_far
+class Sums:
+    """Sums of weights by a key 0..size-1, block after block: in an array where it is small, else sorted and merged."""
+
+    def __init__(self, size: int) -> None:
+        self.every = np.zeros(size) if size <= ARRAY else None             # [size]
+        self.keys, self.sums = np.zeros(0, dtype=np.int64), np.zeros(0)    # [P] each
+
+    def add(self, key: Ints, weight: Floats | None = None) -> None:
+        """Keys, and the weight of each (None: 1 each)."""
+        if self.every is not None:
+            self.every += np.bincount(key, weight, len(self.every))
+            return
+        weight = np.ones(len(key)) if weight is None else weight
+        self.keys, back = np.unique(np.concatenate([self.keys, key]), return_inverse=True)
+        self.sums = np.bincount(back, np.concatenate([self.sums, weight]), len(self.keys))
+
+    def all(self) -> tuple[Ints, Floats]:
+        """The keys whose sum is above 0, in ascending order, and their sums."""
+        sums = self.sums if self.every is None else self.every
+        some = np.flatnonzero(sums)
+        return (some if self.every is not None else self.keys[some]), sums[some]
 
 
 def _digits(largest: int) -> int:

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from foretaste.models.baselines.counting import Floats, Ints, Table, add_up, pairs_of
+from foretaste.models.baselines.counting import Floats, Ints, Sums, Table, pairs_of
 from foretaste.spaces import OneOf, Space
 
 if TYPE_CHECKING:
@@ -70,14 +70,14 @@ class SequentialRules(Table):
     def directed(self, log: Sequences, steps: int, decay: Decay, itself: bool) -> tuple[Ints, Floats]:
         """Pairs at most `steps` apart, and the sum of w(distance) over the occurrences of each."""
         items = np.asarray(log.items)[np.asarray(log.items) > 0].astype(np.int64)  # [n]
-        found = np.zeros(0, dtype=np.int64), np.zeros(0)
+        sums = Sums((self.n_items + 1) ** 2)
         for earlier, later in pairs_of(log, log.offsets(self.scope), steps):
             one, other = items[earlier], items[later]                      # [P]
             weight = _weight(later - earlier, decay)                       # [P]
             if not itself:
                 one, other, weight = (part[items[earlier] != items[later]] for part in (one, other, weight))
-            found = add_up(one * (self.n_items + 1) + other, weight, found)
-        return found
+            sums.add(one * (self.n_items + 1) + other, weight)
+        return sums.all()
 
 
 class Markov(SequentialRules):
@@ -132,7 +132,7 @@ def companions(log: Sequences, n_items: int, within: Ints, once: bool, itself: b
     items = np.asarray(log.items)[np.asarray(log.items) > 0].astype(np.int64)  # [n]
     row = np.repeat(np.arange(len(within) - 1), np.diff(log.known[within]))  # [n]
     nth = nth_of_row(items, row)                                           # [n]
-    found = np.zeros(0, dtype=np.int64), np.zeros(0)
+    sums = Sums((n_items + 1) ** 2)
     for a, b in pairs_of(log, within):
         same = items[a] == items[b]                                        # [P]
         some = ~same | itself                                              # [P]
@@ -141,8 +141,9 @@ def companions(log: Sequences, n_items: int, within: Ints, once: bool, itself: b
         one, other = items[a[some]], items[b[some]]                        # [P']
         back = (other != one) | (not once)                                 # [P'] a row meets itself once
         pairs = one * (n_items + 1) + other, (other * (n_items + 1) + one)[back]
-        found = add_up(np.concatenate(pairs), None, found)
-    return found
+        for part in pairs:
+            sums.add(part)
+    return sums.all()
 
 
 def nth_of_row(items: Ints, row: Ints) -> Ints:
