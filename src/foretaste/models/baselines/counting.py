@@ -280,9 +280,9 @@ class Sums:
         if self.every is not None:
             self.every += np.bincount(key, weight, len(self.every))
             return
-        weight = np.ones(len(key)) if weight is None else weight
+        weights = np.concatenate([self.sums, np.ones(len(key)) if weight is None else weight])
         self.keys, back = np.unique(np.concatenate([self.keys, key]), return_inverse=True)
-        self.sums = np.bincount(back, np.concatenate([self.sums, weight]), len(self.keys))
+        self.sums = np.bincount(back, weights, len(self.keys)).astype(np.float64)
 
     def all(self) -> tuple[Ints, Floats]:
         """The keys whose sum is above 0, in ascending order, and their sums."""
