@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from foretaste.config import Config as Settings
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.layers import at_length
-from foretaste.models.session_sets import Sets, join, nothing, sets_of
+from foretaste.models.session_sets import Sets, ends_of, join, nothing, sets_of
 from foretaste.spaces import L2, RATE, SIZE, Space
 
 
@@ -134,12 +134,11 @@ class LSAMN(SequenceModel):
         if not B * T:
             return self.W.new_zeros(*(events.shape if at is None else (0,)), self.W.shape[1]), state
         sets = sets_of(events, state["ids"])
-        ends = nn.functional.pad(sets.session[:, 1:] != sets.session[:, :-1], (0, 1), value=True)  # [B, T]
-        ends[:, :-1] |= ~events.mask[:, 1:]                                # [B, T] the last of its session so far
-        if at is not None and not (at & ~ends).any():
-            level, b = self._whole(events, state, sets, ends & events.mask)  # [B, T], [B, T, d]
-        else:
+        ends = None if at is None else ends_of(sets, events.mask)          # [B, T]
+        if at is None or ends is None or (at & ~ends).any():
             level, b = self._running(events, state, sets)                  # [B, T], [B, T, d]
+        else:
+            level, b = self._whole(events, state, sets, ends)              # [B, T], [B, T, d]
         hidden, closed = self._close(events, state, b)                     # [B, 1 + S, d], [B, T]
         lengths, rows = events.lengths(), torch.arange(B, device=b.device)  # [B], [B]
         slot = sets.slot.masked_fill(sets.owner != sets.owner[:, -1:], K)  # [B, R + T] only the session left open

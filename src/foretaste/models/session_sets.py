@@ -54,6 +54,12 @@ def sets_of(events: Events, ids: Tensor) -> Sets:
     return Sets(session, owner, items, slot, counts[:, R:])
 
 
+def ends_of(sets: Sets, mask: Tensor) -> Tensor:
+    """[B, T]: the last real event of each session of this call."""
+    goes_on = (sets.session[:, 1:] == sets.session[:, :-1]) & mask[:, 1:]  # [B, T - 1]
+    return mask & ~nn.functional.pad(goes_on, (0, 1))                  # [B, T]
+
+
 def nothing(like: Tensor) -> float:
     """The log of an empty sum, as a number that can be stored and compared."""
     return torch.finfo(like.dtype).min

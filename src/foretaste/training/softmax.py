@@ -13,7 +13,7 @@ of items, and the gradients are taken in the forward pass, while a tile is still
 Where a target's score lies so far below another that the exponentials would leave the range of the type (a loss beyond
 46), the block is done again with each row's greatest score in the place of its target's: safe for scores of any size.
 
-Chosen by measurement (`benchmarks/softmax_speed.py`): R so that the waiting p stay under 36 MB (but at least 64 rows),
+Chosen by measurement (`benchmarks/softmax_speed.py`): R so that the waiting p stay under 48 MB (but at least 64 rows),
 tiles of about 4,096 items, the gradient of E summed transposed, so that it adds up along contiguous rows. Which library
 makes the products: see `models/products.py`.
 
@@ -38,7 +38,7 @@ from torch.utils.checkpoint import checkpoint
 from foretaste.models.contract import Query, query_length, query_rows
 from foretaste.models.products import add_product, product
 
-WAITING = {"cpu": 9_000_000, "other": 64_000_000}
+WAITING = {"cpu": 12_000_000, "other": 64_000_000}
 """Probabilities that wait for their row's sum, by kind of device."""
 TILE = 4096
 """Items of a tile on a CPU; elsewhere a block is one tile."""

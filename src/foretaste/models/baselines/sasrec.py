@@ -31,7 +31,7 @@ Left open or contradicted by the papers, and what was chosen:
 - The paper's Adam has beta2 = 0.98; here 0.999. Its batch of 128 users is about 2,560 targets on short histories.
 - Negatives exclude what the user has touched so far; the paper's also what he will touch. gSASRec's and eSASRec's
   exclude nothing. All are drawn for each target, as in the papers' code; `shared_negatives = true` draws one set for a
-  step, many times as fast on a large catalogue, and noisier.
+  step, which is less work.
 - Before any event the answer is 0: all items tie.
 
 State: the last W ids and their number, 408 bytes at W = 50, 1.6 kB at 200. One event: nothing but to keep it; an
