@@ -54,7 +54,8 @@ def slow_answer(model: SASRec, items: list[int]) -> tuple[Tensor, list[float]]:
     """The answer [D] after the last of `items`, and the last layer's weights over the window, the oldest first."""
     c, w = model.config, {name: value.detach() for name, value in model.state_dict().items()}
     d, weights = c.embedding_size // c.heads, []
-    levels = [w["item.weight"][item] + w["position"][t] for t, item in enumerate(items[-c.window :])]
+    scale = math.sqrt(c.embedding_size)
+    levels = [scale * w["item.weight"][item] + w["position"][t] for t, item in enumerate(items[-c.window :])]
     for number in range(c.layers):
         at, after = f"blocks.{number}.", []
         q, k, v = w[f"{at}attention.qkv.weight"].split(c.embedding_size)
@@ -72,7 +73,7 @@ def slow_answer(model: SASRec, items: list[int]) -> tuple[Tensor, list[float]]:
             if c.block == "ligr":
                 found = w[f"{at}attention.out.weight"] @ found
                 found = torch.sigmoid(w[f"{at}gates.0.weight"] @ x + w[f"{at}gates.0.bias"]) * found
-            x = x + found
+            x = (x if c.block == "ligr" else keys[t]) + found
             fed = normed(x, w, f"{at}feed_norm")
             if c.block == "ligr":
                 left, right = w[f"{at}W12.weight"].chunk(2)
@@ -82,7 +83,7 @@ def slow_answer(model: SASRec, items: list[int]) -> tuple[Tensor, list[float]]:
             else:
                 inner = (w[f"{at}W1.weight"] @ fed + w[f"{at}W1.bias"]).clamp(min=0)
                 found = w[f"{at}W2.weight"] @ inner + w[f"{at}W2.bias"]
-            after.append(x + found)
+            after.append((x if c.block == "ligr" else fed) + found)
         levels = after
     return normed(levels[-1], w, "norm"), weights
 
@@ -135,8 +136,8 @@ def test_by_hand() -> None:
         block.attention.qkv.weight[2, 0] = 0.5  # k = (z / 2, 0)
         block.attention.qkv.weight[4, 0] = 6.0  # v = (6 z, 0)
         block.W2.weight.zero_()
-    # After item 1: z = 1, alone: x = (3 + 6, 1). After item 2 at position 1: (2, 6), z = -1; over item 1 with
-    # exp(-log 2 / 2) and itself with exp(log 2 / 2): weights 1/3 and 2/3, v = 6 (1/3 - 2/3) = -2: x = (0, 6).
+    # After item 1: z = 1, alone: (1 + 6, -1). After item 2 at position 1: z = -1; over item 1 with exp(-log 2 / 2) and
+    # itself with exp(log 2 / 2): weights 1/3 and 2/3, v = 6 (1/3 - 2/3) = -2: (-1 - 2, 1).
     # LN makes (1, -1) and (-1, 1) of them, so the scores are +-(E_0 - E_1).
     found, minus = run(model, [1, 2]), torch.tensor([2.0, -4.0, 2.0], dtype=torch.float64)
     torch.testing.assert_close(found, torch.stack([minus, -minus]), rtol=0, atol=1e-4)
@@ -146,7 +147,7 @@ def test_by_hand() -> None:
 
 @pytest.mark.parametrize("block", ["sasrec", "ligr"])
 def test_without_values_it_is_item_and_position_alone(block: str) -> None:
-    """One layer that reads no value and whose net is silent: the answer is LN(E + P), whatever came before."""
+    """One layer that reads no value and whose net is silent: norms of sqrt(D) E + P, whatever came before."""
     model = small(layers=1, block=block)
     layer = model.blocks[0]
     with torch.no_grad():
@@ -156,8 +157,9 @@ def test_without_values_it_is_item_and_position_alone(block: str) -> None:
                 weight.zero_()
     query, _ = model(Events.of([ITEMS]), start(model))
     place = torch.arange(len(ITEMS)).clamp(max=4)
-    wanted = model.norm(model.item(torch.tensor(ITEMS)) + model.position[place])
-    torch.testing.assert_close(query[0], wanted, rtol=0, atol=1e-12)
+    event = math.sqrt(8) * model.item(torch.tensor(ITEMS)) + model.position[place]
+    carried = event if block == "ligr" else layer.feed_norm(layer.norm(event))
+    torch.testing.assert_close(query[0], model.norm(carried), rtol=0, atol=1e-12)
 
 
 def test_without_positions_and_depth_the_order_of_the_older_events_does_not_matter() -> None:
@@ -245,6 +247,7 @@ def test_what_the_three_names_stand_for() -> None:
     assert (SASRec.recipe["loss"], SASRec.recipe["negatives"]) == ("bce", 1)
     assert (GSASRec.recipe["loss"], GSASRec.recipe["negatives"]) == ("gbce", 256)
     assert (ESASRec.recipe["loss"], ESASRec.recipe["negatives"]) == ("sampled_softmax", 256)
+    assert {kind.recipe["beta2"] for kind in kinds.values()} == {0.98}
     assert ESASRec.Config().block == "ligr"
     full = Recommender("sasrec", loss="softmax", negatives=0)
     assert full.training.loss == "softmax"

@@ -18,6 +18,7 @@ from foretaste.models.narm import NARM
 from foretaste.training.batches import batches, count_targets
 from foretaste.training.checkpoint import read_tensors, write_tensors
 from foretaste.training.loop import TrainConfig, train
+from foretaste.training.settings import optimizer_of
 
 SMALL = NARM.Config(embedding_size=8, hidden_size=8)
 
@@ -123,6 +124,24 @@ def test_the_rate_falls_as_the_schedule_says() -> None:
     assert rates == sorted(rates, reverse=True)
     assert rates[len(rates) // 2] == pytest.approx(0.05, abs=0.003)
     assert rates[-1] < 0.003
+
+
+def test_adam_takes_the_beta2_that_is_asked() -> None:
+    """By hand, two steps: the first is as long as the rate; the second, on a hundredth of the gradient, is the shorter
+    the longer squares are remembered."""
+    for beta2 in (0.999, 0.5):
+        model = new_model()
+        optimizer = optimizer_of(model, TrainConfig(learning_rate=0.1, beta2=beta2))
+        weight = next(iter(model.parameters()))
+        moved = []
+        for gradient in (1.0, 0.01):
+            before = weight.detach().clone()
+            weight.grad = torch.full_like(weight, gradient)
+            optimizer.step()
+            moved.append(float((before - weight).detach().mean()))
+        mean = (0.1 * 0.9 + 0.1 * 0.01) / (1 - 0.9**2)
+        square = ((1 - beta2) * beta2 + (1 - beta2) * 1e-4) / (1 - beta2**2)
+        assert moved == pytest.approx([0.1, 0.1 * mean / square**0.5], rel=1e-4)
 
 
 def test_averaged_weights_are_what_is_kept() -> None:

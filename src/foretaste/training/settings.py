@@ -50,6 +50,8 @@ class TrainConfig(Config):
     """Items that the user has touched so far are no negatives."""
     optimizer: Literal["adam", "adagrad", "sgd"] = "adam"
     """The optimiser."""
+    beta2: float = Field(0.999, gt=0, lt=1)
+    """Decay of Adam's mean of squared gradients. Where the first gradients are far larger than the later ones, less."""
     learning_rate: float = Field(1e-3, gt=0)
     """Rate at the start."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -140,7 +142,7 @@ def optimizer_of(model: SequenceModel, config: TrainConfig) -> torch.optim.Optim
         weight.requires_grad_(not name.startswith(config.frozen))
     parameters, rate = [weight for weight in model.parameters() if weight.requires_grad], config.learning_rate
     if config.optimizer == "adam":
-        return torch.optim.AdamW(parameters, rate, weight_decay=config.weight_decay, fused=True)
+        return torch.optim.AdamW(parameters, rate, (0.9, config.beta2), weight_decay=config.weight_decay, fused=True)
     if config.optimizer == "adagrad":
         return torch.optim.Adagrad(parameters, rate, weight_decay=config.weight_decay)
     return torch.optim.SGD(parameters, rate, weight_decay=config.weight_decay)

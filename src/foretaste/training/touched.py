@@ -33,10 +33,8 @@ class Touched:
         self.width = n_items + 1
         keys, first = np.unique((user * self.width + items)[known], return_index=True)  # [E] twice
         self.keys, self.first = torch.from_numpy(keys), torch.from_numpy(known[first])  # [E] sorted; the first place
-        self.user, self.begins = (
-            torch.from_numpy(user),
-            torch.from_numpy(np.asarray(log.users, np.int64)),
-        )  # [n], [U + 1]
+        self.user = torch.from_numpy(user)  # [n]
+        self.begins = torch.from_numpy(np.asarray(log.users, np.int64))  # [U + 1]
         self._sums: tuple[object, Tensor] | None = None
 
     def at(self, places: NDArray[np.int64], device: torch.device | str = "cpu") -> Past:

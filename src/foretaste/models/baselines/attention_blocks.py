@@ -1,8 +1,8 @@
 """The layers of SASRec and eSASRec: causal self-attention, and what stands around it.
 
-Both are pre-norm: every sublayer F reads LN(x), and what it finds is added to x. With residual dropout on F:
+Every sublayer F reads LN(x). What it finds is added to LN(x) in SASRec, to x in LiGR; with residual dropout on F:
 
-    SASRec   x + F(LN x)               F: attention; then W2 relu(W1 x + b1) + b2, D -> D -> D   (its eq. 2-5)
+    SASRec   LN x + F(LN x)            F: attention; then W2 relu(W1 x + b1) + b2, D -> D -> D   (its eq. 2-5)
     LiGR     x + sigma(G x) * F(LN x)  F: attention and a D x D map; then W3 (silu(W1 x) * W2 x), D -> m D -> D
 
 A layer answers at every position, or at one position of each row, which costs the keys and values of all and the rest
@@ -64,25 +64,31 @@ class Block(nn.Module):
         """The feed-forward net: [..., D] -> [..., D]"""
         raise NotImplementedError
 
-    def added(self, rows: Tensor, found: Tensor, sublayer: int) -> Tensor:
-        """rows and what sublayer 0 (attention) or 1 (feed-forward) found: [..., D]"""
-        return rows + dropout(found, self.share, self.training)
+    def added(self, rows: Tensor, normed: Tensor, found: Tensor, sublayer: int) -> Tensor:
+        """x, LN(x), and what sublayer 0 (attention) or 1 (feed-forward) found: [..., D]"""
+        raise NotImplementedError
 
     def forward(self, rows: Tensor) -> Tensor:
         """Every position: [B, T, D] -> [B, T, D]"""
-        return self._fed(self.added(rows, self.attention(self.norm(rows)), 0))
+        normed = self.norm(rows)                                           # [B, T, D]
+        return self._fed(self.added(rows, normed, self._dropped(self.attention(normed)), 0))
 
     def last(self, rows: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         """Position `place` [B] of each row alone: [B, D], and the weights [B, h, T]."""
-        found, weight = self.attention.last(self.norm(rows), place)        # [B, D], [B, h, T]
-        return self._fed(self.added(rows[torch.arange(len(place), device=place.device), place], found, 0)), weight
+        normed, row = self.norm(rows), torch.arange(len(place), device=place.device)  # [B, T, D], [B]
+        found, weight = self.attention.last(normed, place)                 # [B, D], [B, h, T]
+        return self._fed(self.added(rows[row, place], normed[row, place], self._dropped(found), 0)), weight
 
     def _fed(self, rows: Tensor) -> Tensor:
-        return self.added(rows, self.feed(self.feed_norm(rows)), 1)
+        normed = self.feed_norm(rows)                                      # [..., D]
+        return self.added(rows, normed, self._dropped(self.feed(normed)), 1)
+
+    def _dropped(self, found: Tensor) -> Tensor:
+        return dropout(found, self.share, self.training)
 
 
 class SASRecBlock(Block):
-    """Kang & McAuley's: no map after the heads, one hidden layer of D."""
+    """Kang & McAuley's: no map after the heads, one hidden layer of D; what is carried on is LN(x)."""
 
     def __init__(self, size: int, heads: int, share: float, expansion: int) -> None:
         super().__init__(size, heads, share, mixed=False)
@@ -92,6 +98,10 @@ class SASRecBlock(Block):
         """Equation 4."""
         found: Tensor = self.W2(self.W1(rows).relu())                      # [..., D]
         return found
+
+    def added(self, rows: Tensor, normed: Tensor, found: Tensor, sublayer: int) -> Tensor:
+        """LN(x) + F"""
+        return normed + found
 
 
 class LiGRBlock(Block):
@@ -109,6 +119,6 @@ class LiGRBlock(Block):
         found: Tensor = self.W3(silu(gate) * value)                        # [..., D]
         return found
 
-    def added(self, rows: Tensor, found: Tensor, sublayer: int) -> Tensor:
+    def added(self, rows: Tensor, normed: Tensor, found: Tensor, sublayer: int) -> Tensor:
         """x + sigma(G x) * F"""
-        return super().added(rows, torch.sigmoid(self.gates[sublayer](rows)) * found, sublayer)
+        return rows + torch.sigmoid(self.gates[sublayer](rows)) * found

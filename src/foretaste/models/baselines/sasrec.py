@@ -25,10 +25,15 @@ Left open or contradicted by the papers, and what was chosen:
 - Positions. The code of the papers pads on the left, so that a short history takes the *last* positions, and a
   prefix in training others than when it is asked. Here the oldest event has the first, in training and asking alike.
 - Norms. The paper's equation has Q, K and V from LN(x); its code Q alone. Here the paper. A last norm before the
-  scores, as in the code. No scaling of embeddings by sqrt(D).
+  scores, as in the code.
+- What a sublayer's finding is added to. The paper's equation says x, the published codes LN(x), with embeddings that
+  were multiplied by sqrt(D) on their way in. Here the codes: as small as embeddings begin, x drowns in what the first
+  sublayer adds to it, and the event itself with it. LiGR's layers add to x, as published.
 - Dropout: on the embedded events and on what each sublayer adds, as the paper says; its code also on attention weights.
 - Initial weights: N(0, 0.02^2) for embeddings, Xavier for maps, 0 for biases.
-- The paper's Adam has beta2 = 0.98; here 0.999. Its batch of 128 users is about 2,560 targets on short histories.
+- Adam's beta2 is 0.98, as in the paper. It matters: with many negatives a binary loss has first gradients a thousand
+  times its later ones; at the usual 0.999 they are remembered, and steps kept small, for ten thousand steps.
+- The paper's batch of 128 users is about 2,560 targets on short histories.
 - Negatives exclude what the user has touched so far; the paper's also what he will touch. gSASRec's and eSASRec's
   exclude nothing. All are drawn for each target, as in the papers' code; `shared_negatives = true` draws one set for a
   step, which is less work.
@@ -92,8 +97,8 @@ class SASRec(SequenceModel):
     summary = "self-attention over the last events, trained on one negative a target (or a full softmax)"
     paper = "Kang & McAuley, Self-Attentive Sequential Recommendation, ICDM 2018"
     scope: Literal["session", "user"] = "user"
-    recipe: ClassVar = {"loss": "bce", "negatives": 1, "optimizer": "adam", "learning_rate": 1e-3, "batch": 2560,
-                        "chunk": 1000, "epochs": 200, "patience": 20, "metric": "ndcg@10"}
+    recipe: ClassVar = {"loss": "bce", "negatives": 1, "optimizer": "adam", "learning_rate": 1e-3, "beta2": 0.98,
+                        "batch": 2560, "chunk": 1000, "epochs": 200, "patience": 20, "metric": "ndcg@10"}
     space: ClassVar[Space] = {"learning_rate": RATE, "embedding_size": SIZE, "layers": OneOf(1, 2, 3),
                               "dropout": OneOf(0.1, 0.2, 0.5), "window": OneOf(50, 200)}
     masters = ("popularity", "last_item", "set")
@@ -174,9 +179,10 @@ class SASRec(SequenceModel):
         return answer
 
     def _embedded(self, items: Tensor) -> Tensor:
-        """E + P, positions from the oldest: [B, V] -> [B, V, D]"""
-        rows = self.item(items) + self.position[: items.shape[1]]          # [B, V, D]  eq. 1
-        return nn.functional.dropout(rows, self.config.dropout, self.training)
+        """sqrt(D) E + P, positions from the oldest: [B, V] -> [B, V, D]"""
+        c = self.config
+        rows = self.item(items) * c.embedding_size**0.5 + self.position[: items.shape[1]]  # [B, V, D]  eq. 1
+        return nn.functional.dropout(rows, c.dropout, self.training)
 
     def _answers(self, events: Events, state: State, row: Tensor, place: Tensor) -> Tensor:
         """The answers [N, D] after event `place` [N] of `row` [N], ascending."""
