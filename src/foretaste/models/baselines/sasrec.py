@@ -44,7 +44,7 @@ answer O(L W (W + D) D).
 
 Checked against (MovieLens 1M, leave-one-out, full ranking, seen items out; HR@10 / NDCG@10, ours in brackets, by
 `foretaste reproduce baselines/sasrec-ml-1m`): SASRec .250 / .134 (not made yet), with full softmax .315 / .182 (.312 /
-.182), both Klenitskiy's; gSASRec .300 / .173 (.314 / .181) and eSASRec .313 / .177 (.317 / .184), of their repositories.
+.182), both Klenitskiy's; gSASRec .300 / .173 (.314 / .181), eSASRec .313 / .177 (.317 / .184), by their repositories.
 """
 
 from __future__ import annotations
