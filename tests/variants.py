@@ -374,7 +374,7 @@ LEARNING: dict[str, dict[str, object]] = {
         "shared_negatives": False,
         "learning_rate": 0.01,
         "schedule": "linear",
-        "epochs": 15,
+        "epochs": 25,
         "batch": 512,
     },
     "esasrec": {
