@@ -196,6 +196,17 @@ def test_other_cases_are_refused(compared: Path, clicks: Path, tmp_path: Path) -
         place.ranks("twin", 0).write_bytes(kept)
 
 
+def test_ranks_of_another_run_are_refused(compared: Path) -> None:
+    place = Place(compared)
+    kept = place.ranks("bpr-mf", 0).read_bytes()
+    try:
+        place.ranks("bpr-mf", 0).write_bytes(place.ranks("pop", 0).read_bytes())
+        with pytest.raises(DataError, match=r"another run; delete .*bpr-mf-seed0\.json"):
+            summarise(place)
+    finally:
+        place.ranks("bpr-mf", 0).write_bytes(kept)
+
+
 def test_killed_in_the_middle_it_goes_on_and_ends_the_same(clicks: Path, tmp_path: Path) -> None:
     def begin(out: Path) -> subprocess.Popen[str]:
         words = ["compare", str(clicks), "--out", str(out), "--models", "bpr-mf", "--set", "epochs=6"]

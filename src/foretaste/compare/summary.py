@@ -28,6 +28,8 @@ COSTS = (
     "p99",
 )
 """Seconds, targets trained a second, megabytes, a number, milliseconds an answer."""
+SAME = 1e-6
+"""A metric of a cell and of its ranks may differ by so much: the order of a sum."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,14 @@ class Summary:
 
 
 def summarise(place: Place) -> Summary:
-    """Read what is finished. Rows that were not asked the same cases are refused."""
+    """Read what is finished. Rows that were not asked the same cases are refused, and so are ranks of another run."""
     grid = place.grid()
     cells = {row.name: [place.read(row.name, seed) for seed in grid.seeds] for row in grid.rows}
     there = {name: [cell for cell in found if cell is not None] for name, found in cells.items()}
     ranks = {name: _ranks(place, found) for name, found in there.items() if found}
     _same_cases(ranks)
+    for name, found in ranks.items():
+        _same_run(place, there[name], found, grid.show[0])
     averaged = {name: _averaged(found, grid.show) for name, found in ranks.items() if found}
     figures = {row.name: _figures(there[row.name], grid, averaged.get(row.name, {})) for row in grid.rows}
     reference = grid.reference if there.get(grid.reference) else _best(figures, grid.show[0])
@@ -145,6 +149,17 @@ def _same_cases(ranks: Mapping[str, Sequence[Evaluation]]) -> None:
                     f"the rows '{first[0]}' and '{name}' were not asked the same cases among the same items; "
                     "delete the cells of one of them and run the comparison again"
                 )
+
+
+def _same_run(place: Place, cells: Sequence[dict[str, Any]], ranks: Sequence[Evaluation], metric: str) -> None:
+    for cell, one in zip(cells, ranks, strict=False):
+        kept, mean = cell["test"]["metrics"][metric]["value"], one.means()[metric]
+        if abs(mean - kept) > SAME:
+            raise DataError(
+                f"{place.ranks(cell['row'], cell['seed'])}: these ranks have {metric} {mean:.6f}, the cell beside them "
+                f"says {kept:.6f}, so they are of another run; delete {place.cell(cell['row'], cell['seed'])} and run "
+                "the comparison again"
+            )
 
 
 def _averaged(found: Sequence[Evaluation], show: Sequence[str]) -> dict[str, Averaged]:
