@@ -13,14 +13,18 @@ from foretaste.compare.written import markdown, printed
 
 def line(name: str, mean: float, published: str = "", notes: tuple[str, ...] = (), **more: Any) -> Line:
     test = {"protocol": "every step", "cases": 1234, "targets": 1234, "n_items": 50, "notes": list(notes)}
-    cell = {"test": test, "also": {}, "chosen": {}, "passes": None, "seconds": {"training": 60.0}, "milliseconds": None,
-            "seed": 0, "peak_mb": 512, **more}  # fmt: skip
+    cell = {"test": test, "also": {}, "tried": [], "chosen": {}, "passes": None, "training": {"epochs": 30},
+            "seconds": {"training": 60.0}, "milliseconds": None, "seed": 0, "peak_mb": 512, **more}  # fmt: skip
     figure = Figure(mean, mean - 0.01, mean + 0.01, (mean,), more.get("optimistic"))
     return Line(name, "pop", published, (cell,), figures={"recall@20": figure})
 
 
 def text_of(*lines: Line, reference: str = "") -> str:
-    rows = tuple(Row(name=one.name, model=one.model, published=one.published) for one in lines)
+    rows = tuple(
+        Row(name=one.name, model=one.model, published=one.published,
+            tries=tuple(trial["change"] for trial in one.cells[0]["tried"]))
+        for one in lines
+    )  # fmt: skip
     return markdown(Summary(Grid(title="T", rows=rows, show=("recall@20",), reference=reference), lines, lines[0].name))
 
 
@@ -61,3 +65,34 @@ def test_machines_are_named_with_their_days() -> None:
         line(name, 0.5, machine=one, threads=2, made=day) for name, day in (("a", "2026-01-02"), ("b", "2026-01-05"))
     ]
     assert "- Made on: P, 2 of 2 cores, torch 2.13.0 (2026-01-02 to 2026-01-05)." in text_of(*rows)
+
+
+def tried(score: float | None = 0.5, **change: Any) -> dict[str, Any]:
+    return {"change": change, "score": score}
+
+
+def test_a_choice_at_the_end_of_what_could_be_chosen_is_named() -> None:
+    def row(name: str, chosen: dict[str, Any], *trials: dict[str, Any], **more: Any) -> Line:
+        return line(name, 0.5, chosen=chosen, tried=list(trials), **more)
+
+    rates = [tried(learning_rate=rate, l2=l2) for rate in (0.001, 0.003, 0.01) for l2 in (0.0, 0.01, 0.1)]
+    slow, falling = {"epochs": 20, "schedule": "constant"}, {"epochs": 20, "schedule": "linear"}
+    text = text_of(
+        row("inside", {"learning_rate": 0.003, "l2": 0.01}, *rates),
+        row("fast", {"learning_rate": 0.01, "l2": 0.0}, *rates),  # no penalty is no end: there is nothing below it
+        row("slow", {"learning_rate": 0.001, "l2": 0.1}, *rates),
+        row("two", {"learning_rate": 0.01}, tried(learning_rate=0.003), tried(learning_rate=0.01)),
+        row("other", {"optimizer": "adam", "learning_rate": 0.003}, tried(optimizer="adam", learning_rate=0.003),
+            tried(optimizer="adam", learning_rate=0.001), tried(optimizer="adagrad", learning_rate=0.2)),
+        row("failed", {"last": 5}, tried(last=1), tried(last=5), tried(score=None, last=20)),
+        row("long", {}, training=slow, passes=20),
+        row("falling", {}, training=falling, passes=20),
+        row("asleep", {}, training=slow, passes=2),
+        row("counts", {"last": 20}, *(tried(last=last) for last in (1, 5, 20)), training={}),
+    )  # fmt: skip
+    assert (
+        "\n- Chosen at the end of what was allowed, so more might do better. The largest learning_rate: "
+        "fast; The least learning_rate: slow; The largest l2: slow; The last pass (epochs): long; "
+        "Pass 2 or earlier: asleep; The largest last: counts.\n" in text
+    )
+    assert "what was allowed" not in text_of(row("inside", {"learning_rate": 0.003, "l2": 0.01}, *rates))

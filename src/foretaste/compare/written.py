@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from foretaste.compare.budget import at_the_end
 from foretaste.compare.summary import Line, Summary
 
 SHOWN = 10
@@ -23,7 +24,7 @@ def markdown(summary: Summary) -> str:
     lines += [_asked(summary), "", f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     lines += [_row(line, names) for line in summary.lines if line.cells]
     lines += [f"- {line.name}: {why}" for line in summary.lines for why in sorted(set(line.failures.values()))]
-    below = [f"- {said}" for said in (*_notes(summary), *order(summary), *machines(summary))]
+    below = [f"- {said}" for said in (*_notes(summary), *at_the_end(summary), *order(summary), *machines(summary))]
     return "\n".join([*lines, *(["", *below] if below else [])]) + "\n"
 
 

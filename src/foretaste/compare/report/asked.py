@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from foretaste import words
+from foretaste.compare.budget import at_the_end
 from foretaste.compare.report.table import named, seconds
-from foretaste.compare.report.verdict import LEVEL, Verdict, decide, spread_known, still_rising
+from foretaste.compare.report.verdict import LEVEL, Verdict, decide, spread_known
 from foretaste.compare.summary import Line, Summary
 from foretaste.compare.written import order, p_value
 from foretaste.errors import ForetasteError
@@ -228,9 +229,7 @@ def cautions(summary: Summary) -> list[Any]:
     fewer = [line.name for line in lines if len(line.cells) < max(len(one.cells) for one in lines)]
     if fewer:
         out.append(f"Fewer seeds than others: {', '.join(fewer)}.")
-    rising = [line.name for line in lines if still_rising(line)]
-    if rising:
-        out.append(f"Best in the last pass that was allowed, so more passes (epochs) may help: {', '.join(rising)}.")
+    out += list(at_the_end(summary))
     tests = [(line.name, cell["test"]) for line in lines for cell in line.cells]
     tied = {name: test["ties"] for name, test in tests if test["ties"] > TIES}
     if tied:

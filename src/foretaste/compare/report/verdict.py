@@ -84,11 +84,6 @@ def spread_known(lines: Sequence[Line]) -> bool:
     return any(len(line.cells) > 1 for line in lines)
 
 
-def still_rising(line: Line) -> bool:
-    """Whether the best pass of some seed was the last that it was allowed."""
-    return any(cell["passes"] and cell["passes"] >= cell["training"].get("epochs", float("inf")) for cell in line.cells)
-
-
 def _least(good: Sequence[Line], metric: str, cost: str, alike: float) -> Line | None:
     """The best of those whose cost is like the least."""
     costs = {line.name: value for line in good if (value := line.cost(cost)) is not None}

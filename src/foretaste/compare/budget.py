@@ -1,0 +1,58 @@
+"""Where a row's budget may have been too small: its choice stands at the end of what could be chosen.
+
+A row that took the last pass, or the largest rate, might have taken more of it; one that was at its best after a pass
+or two may never have begun to learn. A reader who compares it with the others has to know, so the table says it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from foretaste.compare.summary import Summary
+
+FEW = 2
+"""At its best after so few passes, a row has hardly learned."""
+
+
+def at_the_end(summary: Summary) -> Iterator[str]:
+    """A sentence that names such rows, if there are any."""
+    said: dict[str, list[str]] = {}
+    for line in summary.lines:
+        listed = bool(summary.grid.row(line.name).tries)
+        for what in _ends(line.cells, listed) if line.cells else ():
+            said.setdefault(what, []).append(line.name)
+    if said:
+        parts = "; ".join(f"{what}: {', '.join(names)}" for what, names in said.items())
+        yield f"Chosen at the end of what was allowed, so more might do better. {parts}."
+
+
+def _ends(cells: Sequence[Mapping[str, Any]], listed: bool) -> Iterator[str]:
+    """Of one row: the passes of every seed; and what the first chose for all, where what to try was `listed` (a search
+    draws from a space that is wide anyway, and the best of a few draws is often the largest)."""
+    cell, passes = cells[0], [one["passes"] for one in cells if one["passes"]]
+    training = cell["training"]
+    if passes and training.get("schedule", "constant") == "constant":  # a falling rate is best at its end
+        if max(passes) >= training.get("epochs", max(passes) + 1):
+            yield "The last pass (epochs)"
+        elif min(passes) <= FEW:
+            yield f"Pass {FEW} or earlier"
+    tried = [trial for trial in cell["tried"] if listed and trial["score"] is not None]
+    alike = [trial for trial in tried if _words(trial["change"]) == _words(cell["chosen"])]
+    for name, value in cell["chosen"].items():
+        values = sorted({trial["change"].get(name) for trial in alike if _number(trial["change"].get(name))})
+        if not _number(value) or len(values) < 3:  # of two each is an end
+            continue
+        if value == values[-1]:
+            yield f"The largest {name}"
+        elif value == values[0] and value not in (0, 1):  # there is nothing below them
+            yield f"The least {name}"
+
+
+def _words(change: Mapping[str, Any]) -> dict[str, Any]:
+    """What is no number: a rate of one optimiser says nothing of another's."""
+    return {name: value for name, value in change.items() if not _number(value)}
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
