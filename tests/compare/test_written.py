@@ -13,8 +13,9 @@ from foretaste.compare.written import markdown, printed
 
 def line(name: str, mean: float, published: str = "", notes: tuple[str, ...] = (), **more: Any) -> Line:
     test = {"protocol": "every step", "cases": 1234, "targets": 1234, "n_items": 50, "notes": list(notes)}
-    cell = {"test": test, "also": {}, "tried": [], "chosen": {}, "passes": None, "training": {"epochs": 30},
-            "seconds": {"training": 60.0}, "milliseconds": None, "seed": 0, "peak_mb": 512, **more}  # fmt: skip
+    cell = {"test": test, "also": {}, "tried": [], "chosen": {}, "passes": None, "seconds": {"training": 60.0},
+            "training": {"epochs": 30, "schedule": "constant"}, "milliseconds": None, "seed": 0, "peak_mb": 512,
+            **more}  # fmt: skip
     figure = Figure(mean, mean - 0.01, mean + 0.01, (mean,), more.get("optimistic"))
     return Line(name, "pop", published, (cell,), figures={"recall@20": figure})
 

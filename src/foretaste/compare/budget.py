@@ -31,9 +31,8 @@ def _ends(cells: Sequence[Mapping[str, Any]], listed: bool) -> Iterator[str]:
     """Of one row: the passes of every seed; and what the first chose for all, where what to try was `listed` (a search
     draws from a space that is wide anyway, and the best of a few draws is often the largest)."""
     cell, passes = cells[0], [one["passes"] for one in cells if one["passes"]]
-    training = cell["training"]
-    if passes and training.get("schedule", "constant") == "constant":  # a falling rate is best at its end
-        if max(passes) >= training.get("epochs", max(passes) + 1):
+    if passes and cell["training"]["schedule"] == "constant":  # a falling rate is best at its end
+        if max(passes) >= cell["training"]["epochs"]:
             yield "The last pass (epochs)"
         elif min(passes) <= FEW:
             yield f"Pass {FEW} or earlier"
