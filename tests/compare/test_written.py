@@ -92,7 +92,7 @@ def test_a_choice_at_the_end_of_what_could_be_chosen_is_named() -> None:
         row("counts", {"last": 20}, *(tried(last=last) for last in (1, 5, 20)), training={}),
     )  # fmt: skip
     assert (
-        "\n- Chosen at the end of what was allowed, so more might do better. The largest learning_rate: "
+        "\n- Chosen at an end of what was allowed, beyond which nothing was tried. The largest learning_rate: "
         "fast; The least learning_rate: slow; The largest l2: slow; The last pass (epochs): long; "
         "Pass 2 or earlier: asleep; The largest last: counts.\n" in text
     )

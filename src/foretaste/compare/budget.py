@@ -24,7 +24,7 @@ def at_the_end(summary: Summary) -> Iterator[str]:
             said.setdefault(what, []).append(line.name)
     if said:
         parts = "; ".join(f"{what}: {', '.join(names)}" for what, names in said.items())
-        yield f"Chosen at the end of what was allowed, so more might do better. {parts}."
+        yield f"Chosen at an end of what was allowed, beyond which nothing was tried. {parts}."
 
 
 def _ends(cells: Sequence[Mapping[str, Any]], listed: bool) -> Iterator[str]:
