@@ -15,7 +15,6 @@ import argparse
 import itertools
 import json
 import os
-import resource
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from typing import Any
 
 import torch
 
+from foretaste.compare.cost import peak_mb
 from foretaste.data import datasets
 from foretaste.data.files import write_text
 from foretaste.data.prepared import Prepared
@@ -145,7 +145,7 @@ class Table:
             "count_seconds": round(seconds, 2),
             "rank_seconds": round(found.facts.seconds, 1),
             "table_mb": round(sum(part.nbytes for part in model.buffers()) / 2**20, 2),
-            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "peak_mb": peak_mb(),
             "load_average": round(os.getloadavg()[0], 1),
             "threads": torch.get_num_threads(),
         }

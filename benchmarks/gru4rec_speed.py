@@ -16,7 +16,6 @@ import argparse
 import itertools
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -93,6 +92,7 @@ def measure(change: Mapping[str, Any], data: Path, threads: int, seconds: float)
     """Prefixes a second in training, peak memory, and what others used of the cores."""
     import torch
 
+    from foretaste.compare.cost import peak_mb
     from foretaste.data import datasets
     from foretaste.data.sequences import TRAIN, VALIDATION
     from foretaste.recommender import Recommender
@@ -129,7 +129,7 @@ def measure(change: Mapping[str, Any], data: Path, threads: int, seconds: float)
         "steps_per_second": round((len(steps) - WARM_UP) / (ended - began), 1),
         "whole_pass": whole_pass,
         "others_busy_cores": others,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_mb": peak_mb(),
         "threads": torch.get_num_threads(),
     }
 

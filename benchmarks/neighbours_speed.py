@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -28,7 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from foretaste.compare.cost import machine
+from foretaste.compare.cost import machine, peak_mb
 from foretaste.data import datasets
 from foretaste.data.files import write_text
 from foretaste.data.sequences import TEST, TRAIN, VALIDATION, Sequences
@@ -94,7 +93,7 @@ def measure(name: str, n_items: int, training: Sequences, log: Sequences, first:
             **{f"p{part}_ms": round(float(np.percentile(took, part)), 3) for part in (50, 90, 99)},
             **{f"p{part}_cpu_ms": round(float(np.percentile(worked, part)), 3) for part in (50, 90, 99)},
         },
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_mb": peak_mb(),
     }
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from foretaste.compare.cost import made
+from foretaste.compare.cost import made, peak_mb
 from foretaste.data import datasets
 from foretaste.data.files import write_text
 from foretaste.data.sequences import TRAIN, Sequences
@@ -171,7 +170,7 @@ def training(name: str, data: Path, seconds: float) -> dict[str, Any]:
     return {
         "log": source,
         "targets_per_second": round(found["done"] / found["seconds"], 1),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_mb": peak_mb(),
     }
 
 

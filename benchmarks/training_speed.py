@@ -16,7 +16,6 @@ import argparse
 import itertools
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -69,6 +68,7 @@ def measure(name: str, data: Path, threads: int) -> dict[str, Any]:
     """Prefixes a second in training, cases a second in ranking, peak memory, and what others used of the cores."""
     import torch
 
+    from foretaste.compare.cost import peak_mb
     from foretaste.data import datasets
     from foretaste.data.sequences import TRAIN, VALIDATION
     from foretaste.data.splits import LastItem
@@ -105,7 +105,7 @@ def measure(name: str, data: Path, threads: int) -> dict[str, Any]:
         "ranking_cases_per_second": round(len(cases) / ranking, 1),
         "others_busy_cores_ranking": _others(before),
         "preparation_seconds": round(preparation, 2),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_mb": peak_mb(),
         "threads": torch.get_num_threads(),
     }
 

@@ -45,10 +45,9 @@ def told_by_saved(
 
 def peak_of_recommending(name: str, variant: dict[str, object], n_items: int, n_histories: int) -> int:
     """By how many MB the process grows at its peak when so many histories are answered over so many items."""
-    import resource
-
     import torch
 
+    from foretaste.compare.cost import peak_mb
     from foretaste.data.vocabulary import Vocabulary
     from foretaste.models import model_class
     from foretaste.models.saved import Trained
@@ -60,6 +59,6 @@ def peak_of_recommending(name: str, variant: dict[str, object], n_items: int, n_
     histories: list[list[object]] = [[n, n + 1, n + 2] for n in range(n_histories)]
     times, sessions = [[1, 50, 900]] * n_histories, [[1, 1, 2]] * n_histories
     trained.recommend_batch(histories[:2], 5, times=times[:2], sessions=sessions[:2])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mb()
     trained.recommend_batch(histories, 20, times=times, sessions=sessions)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+    return peak_mb() - before

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -397,3 +398,16 @@ def test_a_cell_makes_trials_at_once(clicks: Path, tmp_path: Path, ft: Shell) ->
     assert cell is not None
     assert len({named(trial["change"]) for trial in cell["tried"]}) == 2
     assert found["rows"]["bpr-mf"]["chosen"] == max(cell["tried"], key=lambda trial: trial["score"])["change"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system tells the peak of the whole family alone")
+def test_the_memory_of_a_process_is_its_own_whatever_the_one_that_started_it_held() -> None:
+    program = """
+        import subprocess, sys
+        held = bytearray(b"1") * 1_000_000_000
+        del held
+        child = "from foretaste.compare.cost import peak_mb; print(peak_mb())"
+        subprocess.run([sys.executable, "-c", child], check=True)
+    """
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
+    assert 50 < int(run.stdout) < 600

@@ -158,16 +158,17 @@ def test_a_target_far_below_another_item_is_exact() -> None:
 def test_memory_does_not_grow_with_tokens_times_items() -> None:
     """40,000 items x 2,000 rows are 320 MB of scores; the peak of the whole step stays under 100 MB."""
     program = """
-        import resource, torch
+        import torch
+        from foretaste.compare.cost import peak_mb
         from foretaste.training.softmax import catalogue_cross_entropy
         def step(n, items):
             q, e = torch.randn(n, 64, requires_grad=True), torch.randn(items, 64, requires_grad=True)
             catalogue_cross_entropy(q, e, torch.randint(items, (n,))).backward()
         step(8, 100)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_mb()
         step(2000, 40_000)
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024))
+        print(peak_mb() - before)
     """
-    program = "import sys\n" + textwrap.dedent(program)
+    program = textwrap.dedent(program)
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert int(run.stdout) < 100e6
+    assert 10 < int(run.stdout) < 100  # the matrix and its gradient alone are 20

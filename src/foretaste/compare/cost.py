@@ -63,12 +63,23 @@ def spent(folder: Path) -> float:
 
 def memory(device: str) -> dict[str, int]:
     """The most that this process held, in MB: of the machine's memory, and of the GPU's where it was used."""
-    found = {
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 1024)
-    }
+    found = {"peak_mb": peak_mb()}
     if torch.device(device).type == "cuda":
         found["gpu_peak_mb"] = torch.cuda.max_memory_allocated(device) // 2**20
     return found
+
+
+def peak_mb() -> int:
+    """The most of the machine's memory that this process held, in MB.
+
+    Linux counts `ru_maxrss` on from what the process that started this one had held; VmHWM begins with the program.
+    """
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    high = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)  # kB
+    if high is None:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 1024)
+    return high // 1024
 
 
 def made(device: str = "cpu") -> dict[str, Any]:
