@@ -114,6 +114,7 @@ def test_a_cell_costs_what_its_passes_took(compared: Path) -> None:
     own = sum(one["seconds"] + one["validation_seconds"] for one in second["history"])
     assert second["seconds"]["tuning"] == pytest.approx(own, abs=0.01)  # it chose the number of passes alone
     assert 0 < first["seconds"]["training"] < first["seconds"]["tuning"]
+    assert summarise(Place(compared)).line("bpr-mf").cost("tuning") == first["seconds"]["tuning"]
     assert first["machine"].keys() >= {"processor", "cores", "torch", "foretaste"}
     assert f"({first['made']})." in (compared / "table.md").read_text()
 
@@ -133,6 +134,7 @@ def test_differences_outlive_the_ranks(compared: Path, tmp_path: Path) -> None:
     kept = summarise(Place(tmp_path / "kept"))
     assert [line.against for line in kept.lines] == [line.against for line in whole.lines]
     assert [line.p for line in kept.lines] == [line.p for line in whole.lines]
+    assert [line.figures for line in kept.lines] == [line.figures for line in whole.lines]  # intervals too
     assert kept.reference == whole.reference
     path = Place(tmp_path / "kept").cell("twin", 0)
     cell = json.loads(path.read_text())

@@ -1,14 +1,16 @@
 """Each row of a comparison against the reference, case by case; what was found is kept, for where the ranks are not.
 
-pairs.json holds every paired result with a mark of the cells that it came from. As long as these are the same it is
-read instead of computed, so a folder without ranks (half a megabyte a cell) still says which rows differ.
+pairs.json holds every paired result, and the interval of every mean over the seeds, with a mark of the cells that it
+came from. As long as these are the same it is read instead of computed, so a folder without ranks (half a megabyte a
+cell) still says which rows differ, and how sure each figure is.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -23,6 +25,7 @@ from foretaste.evaluation.significance import DRAWS, Paired, holm, paired
 Averaged = tuple[NDArray[np.float64], NDArray[np.int64]]
 """A figure of each case, and which cases belong together."""
 Cells = Sequence[Mapping[str, Any]]
+Ends = tuple[float, float]
 
 
 def against(
@@ -31,8 +34,13 @@ def against(
     reference: str,
     cells: Mapping[str, Cells],
     averaged: Mapping[str, Mapping[str, Averaged]],
+    *,
+    named: bool,
 ) -> dict[str, tuple[Paired, float]]:
-    """The reference less each other row in `metric`, and p after Holm's correction, for all rows that can be known."""
+    """The reference less each other row in `metric`, and p after Holm's correction, for all rows that can be known.
+
+    Over these rows, where the reference was `named` beforehand; over all pairs of rows where it is the best of them.
+    """
     if not cells.get(reference):
         return {}
     kept, found = _kept(place, metric, reference, cells), {}
@@ -44,15 +52,24 @@ def against(
         elif name in averaged and reference in averaged:
             (values, clusters), (others, _) = averaged[reference][metric], averaged[name][metric]
             found[name] = paired(values, others, clusters)
-    raised = holm([pair.p_randomisation for pair in found.values()])
+    pairs = len(found) if named else len(found) * (len(found) + 1) // 2
+    raised = holm([pair.p_randomisation for pair in found.values()], pairs)
     return {name: (pair, p) for (name, pair), p in zip(found.items(), raised, strict=True)}
 
 
-def keep(place: Place, metric: str, reference: str, cells: Mapping[str, Cells], found: Mapping[str, Paired]) -> None:
-    """Write pairs.json."""
+def keep(
+    place: Place,
+    metric: str,
+    reference: str,
+    cells: Mapping[str, Cells],
+    found: Mapping[str, Paired],
+    ends: Mapping[str, Mapping[str, Ends]],
+) -> None:
+    """Write pairs.json; `ends` are the intervals of each row, by metric."""
     rows = {name: {"of": mark(cells[name], metric), **asdict(pair)} for name, pair in found.items()}
+    sure = {name: {"of": mark(cells[name], metric), **mine} for name, mine in ends.items() if mine}
     of = mark(cells.get(reference, ()), metric)
-    facts = {"metric": metric, "draws": DRAWS, "reference": reference, "of": of, "rows": rows}
+    facts = {"metric": metric, "draws": DRAWS, "reference": reference, "of": of, "rows": rows, "intervals": sure}
     write_text(place.folder / "pairs.json", json.dumps(facts, indent=1) + "\n")
 
 
@@ -62,23 +79,37 @@ def mark(cells: Cells, metric: str) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _kept(place: Place, metric: str, reference: str, cells: Mapping[str, Cells]) -> dict[str, Paired]:
-    """What pairs.json still holds of these cells."""
-    path = place.folder / "pairs.json"
-    if not path.exists():
-        return {}
-    try:
-        facts = json.loads(path.read_text("utf-8"))
-        about = (facts["metric"], facts["draws"], facts["reference"], facts["of"])
-        if about != (metric, DRAWS, reference, mark(cells[reference], metric)):
-            return {}
-        marks = {name: one.pop("of") for name, one in facts["rows"].items()}
+def kept_ends(place: Place, metric: str, cells: Mapping[str, Cells]) -> dict[str, dict[str, Ends]]:
+    """The intervals, by row and metric, that pairs.json still holds of these cells."""
+    with _reading(place) as facts:
+        known = _same(facts.get("intervals", {}), metric, cells) if facts.get("metric") == metric else {}
         return {
-            name: Paired(**one)
-            for name, one in facts["rows"].items()
-            if cells.get(name) and marks[name] == mark(cells[name], metric)
+            row: {name: (float(low), float(high)) for name, (low, high) in one.items()} for row, one in known.items()
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+
+
+def _kept(place: Place, metric: str, reference: str, cells: Mapping[str, Cells]) -> dict[str, Paired]:
+    """The paired results that pairs.json still holds of these cells."""
+    with _reading(place) as facts:
+        about = [facts.get(name) for name in ("metric", "draws", "reference", "of")]
+        if about != [metric, DRAWS, reference, mark(cells[reference], metric)]:
+            return {}
+        return {name: Paired(**one) for name, one in _same(facts["rows"], metric, cells).items()}
+
+
+def _same(rows: Mapping[str, dict[str, Any]], metric: str, cells: Mapping[str, Cells]) -> dict[str, dict[str, Any]]:
+    """What is said of rows whose cells are those that it came from."""
+    marks = {name: one.pop("of") for name, one in rows.items()}
+    return {name: one for name, one in rows.items() if cells.get(name) and marks[name] == mark(cells[name], metric)}
+
+
+@contextmanager
+def _reading(place: Place) -> Iterator[dict[str, Any]]:
+    """What pairs.json says, nothing where there is none; one error about whatever cannot be read of it."""
+    path = place.folder / "pairs.json"
+    try:
+        yield json.loads(path.read_text("utf-8")) if path.exists() else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SavedFileError(
             f"{path}: cannot be read ({error}); delete it, and it is made again from the ranks"
         ) from None

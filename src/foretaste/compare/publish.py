@@ -22,7 +22,13 @@ def publish(place: Place, data: Path | None) -> Summary:
     summary = summarise(place)
     cells = {line.name: line.cells for line in summary.lines}
     found = {line.name: line.against for line in summary.lines if line.against is not None}
-    keep(place, summary.grid.show[0], summary.reference, cells, found)
+    ends = {
+        line.name: {
+            name: (figure.low, figure.high) for name, figure in line.figures.items() if name in summary.grid.show
+        }
+        for line in summary.lines
+    }
+    keep(place, summary.grid.show[0], summary.reference, cells, found, ends)
     for name, write in {"table.md": markdown, **SHEETS}.items():
         write_text(place.folder / name, write(summary))
     try:

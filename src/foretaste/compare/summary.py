@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foretaste.compare.grid import Grid, Place
-from foretaste.compare.pairs import Averaged, against
+from foretaste.compare.pairs import Averaged, Ends, against, kept_ends
 from foretaste.errors import DataError
 from foretaste.evaluation.report import Evaluation
 from foretaste.evaluation.significance import Paired, intervals
@@ -75,8 +76,9 @@ class Line:
     """Of the randomisation test, after Holm's correction."""
 
     def cost(self, name: str) -> float | None:
-        """Mean over the seeds of seconds ("tuning", "training", "ranking"), or of another of COSTS."""
-        return _mean([cost_of(cell, name) for cell in self.cells])
+        """Mean over the seeds of seconds ("training", "ranking"), or of another of COSTS; of "tuning", what the first
+        seed took: the others train what it chose."""
+        return _mean([cost_of(cell, name) for cell in (self.cells[:1] if name == "tuning" else self.cells)])
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,13 @@ def summarise(place: Place) -> Summary:
     for name, found in ranks.items():
         _same_run(place, there[name], found, grid.show[0])
     averaged = {name: _averaged(found, grid.show) for name, found in ranks.items() if found}
-    figures = {row.name: _figures(there[row.name], grid, averaged.get(row.name, {})) for row in grid.rows}
-    reference = grid.reference if there.get(grid.reference) else _best(figures, grid.show[0])
-    pairs = against(place, grid.show[0], reference, there, averaged)
+    ends = kept_ends(place, grid.show[0], there)
+    for name, mine in averaged.items():
+        ends[name] = {metric: _ends(*mine[metric]) for metric in grid.show}
+    figures = {row.name: _figures(there[row.name], grid, ends.get(row.name, {})) for row in grid.rows}
+    named = bool(there.get(grid.reference))
+    reference = grid.reference if named else _best(figures, grid.show[0])
+    pairs = against(place, grid.show[0], reference, there, averaged, named=named)
     lines = [
         Line(
             row.name, row.model, row.published, tuple(there[row.name]), _failures(place, grid, row.name),
@@ -170,21 +176,25 @@ def _best(figures: Mapping[str, Mapping[str, Figure]], metric: str) -> str:
     return max(figures, key=lambda name: figures[name][metric].mean if figures[name] else -1.0, default="")
 
 
-def _figures(cells: Sequence[dict[str, Any]], grid: Grid, averaged: Mapping[str, Averaged]) -> dict[str, Figure]:
-    """Every metric of every question. The interval of the mean needs the ranks; where only each seed's is known, the
-    mean of their ends stands in, a little wide if anything."""
+def _ends(values: NDArray[np.float64], clusters: NDArray[np.int64]) -> Ends:
+    low, high = intervals(values[:, None], clusters)[0]
+    return float(low), float(high)
+
+
+def _figures(cells: Sequence[dict[str, Any]], grid: Grid, ends: Mapping[str, Ends]) -> dict[str, Figure]:
+    """Every metric of every question. Where only the interval of each seed is known, the mean of their ends stands in
+    for that of the mean, a little wide if anything."""
     out: dict[str, Figure] = {}
     for question in ("", *grid.also) if cells else ():
         asked = [cell["also"][question] if question else cell["test"] for cell in cells]
         for metric in asked[0]["metrics"]:
             seeds = tuple(one["metrics"][metric]["value"] for one in asked)
             low, high = (float(np.mean([one["metrics"][metric][end] for one in asked])) for end in ("low", "high"))
-            if not question and metric in averaged:
-                values, clusters = averaged[metric]
-                low, high = intervals(values[:, None], clusters)[0]
+            if not question:
+                low, high = ends.get(metric, (low, high))
             name = f"{question}: {metric}" if question else metric
             best = float(np.mean([one["metrics"][metric]["optimistic"] for one in asked]))
-            out[name] = Figure(float(np.mean(seeds)), float(low), float(high), seeds, best)
+            out[name] = Figure(float(np.mean(seeds)), low, high, seeds, best)
     return out
 
 

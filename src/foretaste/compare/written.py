@@ -44,8 +44,9 @@ def _asked(summary: Summary) -> str:
         text += f" The row {grid.reference}, with which the others are to be compared, is not there yet."
     if any(line.against is not None for line in summary.lines):
         text += (
-            f" Difference: {summary.reference} less the row in {grid.show[0]}, with the interval of the paired "
-            "bootstrap over users, and p of the randomisation test after Holm."
+            f" Difference: how far {summary.reference} is above the row in {grid.show[0]}, with the interval of the "
+            "paired bootstrap over users, and p of the randomisation test after Holm"
+            + ("." if summary.reference == grid.reference else ", over all pairs of rows.")
         )
     return text
 

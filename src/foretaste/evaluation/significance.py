@@ -110,11 +110,15 @@ def sign_test(wins: int, losses: int) -> float:
     return min(1.0, 2 * tail)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's correction: the i-th smallest of m is multiplied by m - i + 1, and none falls below a smaller one."""
-    p = np.asarray(p_values, dtype=np.float64)
+def holm(p_values: Sequence[float], of: int | None = None) -> list[float]:
+    """Holm's correction: the i-th smallest of m is multiplied by m - i + 1, and none falls below a smaller one.
+
+    `of` is m where more could have been tested than these. Who compares all with the best of n, and learns from the
+    same cases which is best, has chosen among n (n - 1) / 2 pairs; those that are not given count as the largest.
+    """
+    p, m = np.asarray(p_values, dtype=np.float64), len(p_values) if of is None else of
     order = np.argsort(p, kind="stable")
-    raised = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)) if len(p) else p
+    raised = np.maximum.accumulate(p[order] * (m - np.arange(len(p)))) if len(p) else p
     out = np.empty(len(p))
     out[order] = np.minimum(raised, 1.0)
     return [float(value) for value in out]

@@ -102,8 +102,10 @@ def _columns(summary: Summary, metrics: Sequence[str]) -> list[Column]:
     return [
         Column("model", number=False, falling=False),
         *(Column(metric, _measured(metric)) for metric in metrics),
-        Column("difference", f"{summary.reference} less this row, in points of {summary.grid.show[0]}", falling=False),
-        Column("p", "Paired randomisation test over users, after Holm's correction", falling=False),
+        Column("difference", f"How far {summary.reference} is above this row, in points of {summary.grid.show[0]}",
+               falling=False),
+        Column("p", "Paired randomisation test over users, after Holm's correction"
+               + ("" if summary.reference == summary.grid.reference else " over all pairs of rows"), falling=False),
         Column("ahead", f"Users for whom this row is better than {summary.reference}"),
         *([Column("paper", "What the paper prints", number=False)] if _published(summary) else []),
         Column("training", "Training with the chosen settings, once", falling=False),
@@ -177,9 +179,8 @@ def _published(summary: Summary) -> bool:
 
 
 def _costs(line: Line) -> list[Cell]:
-    training, median, slow = (line.cost(name) for name in ("training", "median", "p99"))
+    tuning, training, median, slow = (line.cost(name) for name in ("tuning", "training", "median", "p99"))
     first = line.cells[0]
-    tuning = first["seconds"].get("tuning")
     memory, weights = line.cost("peak_mb"), line.cost("weights")
     passes = [cell["passes"] for cell in line.cells if cell["passes"]]
     chosen = ", ".join(f"{name} = {plain(value)}" for name, value in first["chosen"].items())
