@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -153,9 +154,27 @@ def test_averaged_weights_are_what_is_kept() -> None:
     assert float((plain.v - averaged.v).detach().abs().max()) < 0.2
 
 
+def test_what_is_kept_are_the_weights_that_were_validated() -> None:
+    """Averaged ones too, with what the validation changed in them: it forgets users who were never trained."""
+
+    def validate(model: SequenceModel) -> dict[str, float]:
+        with torch.no_grad():
+            model.v[0] = 7.0
+        return {"recall@20": 0.5}
+
+    for average in (0.0, 0.9):
+        model = new_model()
+        train(model, log_of(random_rows()), TrainConfig(epochs=2, average=average), validate=validate)
+        assert (model.v[0] == 7.0).all()
+        assert not (model.v[1] == 7.0).any()
+
+
 def test_nothing_to_learn_from_is_said() -> None:
     with pytest.raises(TrainingError, match="no event that follows another"):
         train(new_model(), log_of([[1], [2]]), TrainConfig())
+    log = log_of([[1, 2], [2, 3]])
+    with pytest.raises(TrainingError, match=r"no target that follows another event .* or other target actions"):
+        train(new_model(), replace(log, target=np.array([True, False, True, False])), TrainConfig())
 
 
 def test_a_loss_that_is_no_number_stops_with_advice() -> None:

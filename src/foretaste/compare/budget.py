@@ -40,12 +40,12 @@ def _ends(cells: Sequence[Mapping[str, Any]], listed: bool) -> Iterator[str]:
     alike = [trial for trial in tried if _words(trial["change"]) == _words(cell["chosen"])]
     for name, value in cell["chosen"].items():
         values = sorted({trial["change"].get(name) for trial in alike if _number(trial["change"].get(name))})
-        if not _number(value) or len(values) < 3:  # of two each is an end
+        if not _number(value) or len(values) < 2:
             continue
         if value == values[-1]:
-            yield f"The largest {name}"
+            yield f"The largest {name}" if len(values) > 2 else f"The larger of two {name}"
         elif value == values[0] and value not in (0, 1):  # there is nothing below them
-            yield f"The least {name}"
+            yield f"The least {name}" if len(values) > 2 else f"The smaller of two {name}"
 
 
 def _words(change: Mapping[str, Any]) -> dict[str, Any]:

@@ -148,9 +148,12 @@ def count_targets(log: Sequences, scope: Scope, aim: Aim | None = None) -> int:
     """Training targets in one pass (the "prefixes" of session papers)."""
     aim = aim or Aim()
     start, stop, opening = _rows(log, scope, aim)
-    size = log.known[stop] - log.known[start]  # [rows]
     if aim.targets == "event":
-        return int(sum(np.maximum(size - d + opening, 0).sum() for d in range(1, aim.ahead + 1)))
+        may = log.may_be_target()[np.asarray(log.items) > 0]  # [known events]
+        until = np.concatenate([[0], np.cumsum(may)])  # how many of those before the k-th known event
+        first, end = log.known[start], log.known[stop]  # [rows]
+        asked_from = [np.minimum(first + d - opening, end) for d in range(1, aim.ahead + 1)]
+        return int(sum((until[end] - until[k]).sum() for k in asked_from))
     places = ranges(start, stop)
     row = np.repeat(np.arange(len(start)), stop - start)
     session = np.searchsorted(log.sessions, places, side="right")
@@ -160,7 +163,7 @@ def count_targets(log: Sequences, scope: Scope, aim: Aim | None = None) -> int:
         return 0
     first, last = np.full(len(start), -1), np.full(len(start), -1)
     first[row[::-1]], last[row] = session[::-1], session
-    asked = (session > first[row]) | opening[row]
+    asked = ((session > first[row]) | opening[row]) & log.may_be_target()[places[keep]]
     if aim.targets == "last_session":
         asked &= session == last[row]
     return len(np.unique(np.stack([session[asked], item[asked]]), axis=1).T)

@@ -71,8 +71,8 @@ def run_state(model: nn.Module, optimizer: torch.optim.Optimizer, **parts: dict[
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
     tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    if (device := _device(model)).type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(device)
     return tensors
 
 
@@ -91,9 +91,13 @@ def restore(
         moments.setdefault(int(index), {})[moment] = value
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     torch.set_rng_state(parts["random"]["cpu"])
-    if "cuda" in parts["random"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state(parts["random"]["cuda"])
+    if "cuda" in parts["random"] and (device := _device(model)).type == "cuda":
+        torch.cuda.set_rng_state(parts["random"]["cuda"], device)
     return parts
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 def forget(folder: Path) -> None:

@@ -67,8 +67,10 @@ class Run:
         self.aim = aim_of(config)
         self.targets = count_targets(log, model.scope, self.aim)
         if not self.targets:
+            wanted = "event" if log.target is None else "target"
             raise TrainingError(
-                "the training log has no event that follows another in the same row; give longer sessions or histories"
+                f"the training log has no {wanted} that follows another event in the same row; "
+                "give longer sessions or histories" + ("" if log.target is None else ", or other target actions")
             )
         self.optimizer = optimizer_of(model, config)
         self.objective = Objective(model, log, config, teacher)
@@ -197,14 +199,13 @@ class Run:
         self.state = {}
         if self.validate is not None:
             began = time.monotonic()
-            metrics = dict(self._validated())
+            metrics, weights = self._validated()
             entry |= {"validation": metrics, "validation_seconds": round(time.monotonic() - began, 3)}
             if self.config.metric not in metrics:
                 raise ConfigError(f"metric '{self.config.metric}' is not measured; choose one of {', '.join(metrics)}")
             if not self.best or metrics[self.config.metric] > self._best_value():
                 self.result.best_epoch = self.epoch
-                kept = self.average or self.model.state_dict()
-                self.best = {name: value.detach().clone() for name, value in kept.items()}
+                self.best = weights
         else:
             self.result.best_epoch = self.epoch
         self.result.history.append(entry)
@@ -217,16 +218,17 @@ class Run:
     def _best_value(self) -> float:
         return float(self.result.history[self.result.best_epoch - 1]["validation"][self.config.metric])
 
-    def _validated(self) -> Mapping[str, float]:
-        """Metrics of the averaged weights where there are any, else of the current ones."""
+    def _validated(self) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Metrics of the averaged weights where there are any, else of the current ones; and these weights as they were
+        then, for whoever validates gives users that were never trained what a stranger has."""
         assert self.validate is not None
-        if not self.average:
-            return self.validate(self.model)
-        current = {name: value.clone() for name, value in self.model.state_dict().items()}
-        self.model.load_state_dict(self.average)
-        metrics = self.validate(self.model)
-        self.model.load_state_dict(current)
-        return metrics
+        current = _copy(self.model)
+        if self.average:
+            self.model.load_state_dict(self.average)
+        metrics, weights = dict(self.validate(self.model)), _copy(self.model)
+        if self.average:
+            self.model.load_state_dict(current)
+        return metrics, weights
 
     def _save(self) -> None:
         self.saved_at = time.monotonic()
@@ -267,8 +269,13 @@ class Run:
                 "give the same ones to go on with it, or remove the folder to begin afresh"
             )
         parts = restore(tensors, self.model, self.optimizer)
-        self.best, self.average = parts.get("best", {}), parts.get("average", {})
+        self.best = parts.get("best", {})
+        self.average = {name: value.to(self.device) for name, value in parts.get("average", {}).items()}
         self.state = {name: part.to(self.device) for name, part in parts.get("state", {}).items()}
         self.epoch, self.step, self.done = facts["epoch"], facts["step"], facts["done"]
         self.loss_sum, self.seconds = facts["loss_sum"], facts["seconds"]
         self.result = TrainResult(self.epoch, facts["best_epoch"], facts["history"])
+
+
+def _copy(model: SequenceModel) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
