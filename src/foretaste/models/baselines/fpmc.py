@@ -143,6 +143,8 @@ class FPMC(SequenceModel):
         For candidates `items` [C] also what each half adds to the score: "taste" and "chain", [B, T, C].
         """
         B, T = events.shape
+        if not B * T:
+            return {}
         row, place = torch.ones_like(events.mask).nonzero(as_tuple=True)   # [B T]
         basket = Baskets(events, state["basket"]).after(row, place)       # [B T, V]
         share = (basket > 0) / (basket > 0).sum(1, keepdim=True).clamp(min=1)  # [B T, V]

@@ -146,6 +146,8 @@ class HRM(SequenceModel):
         1 / |B| of an average; of a maximum, how many of the D numbers are this item's (ties shared).
         """
         B, T = events.shape
+        if not B * T:
+            return {}
         row, place = torch.ones_like(events.mask).nonzero(as_tuple=True)   # [B T]
         basket = Baskets(events, state["basket"]).after(row, place)        # [B T, V]
         if self.config.inner == "avg":
