@@ -139,7 +139,7 @@ def test_the_weights_of_the_explanation_make_the_mean(window: int) -> None:
 
 @pytest.mark.parametrize(("config", "n"), [({}, 5), ({"variant": "pool"}, 6), ({"window": 9}, 5)], ids=str)
 def test_every_event_that_is_averaged_is_a_reason(config: dict[str, object], n: int) -> None:
-    """Also where the state before the last event is all that is known of the others, as when it is asked for reasons."""
+    """`Trained.explain` brings the last event alone: the others are in the state before it."""
     ids, history = Vocabulary([f"i{number}" for number in range(12)]), ["i3", "i7", "i3", "i1", "i2"]
     reasons = Trained("youtube-dnn", small(**config), ids, None, {}).explain(history)["attention"]
     assert [item for item, _ in reasons] == history
