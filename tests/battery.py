@@ -263,6 +263,43 @@ def test_the_state_is_bounded(name: str, variant: dict[str, object]) -> None:
 
 
 @every_model
+def test_a_row_without_events_does_not_disturb_the_explanation(name: str, variant: dict[str, object]) -> None:
+    """Every part has a row a row and a place an event and is finite, also where there is no event at all."""
+    model, events = make(name, variant), random_events()
+    for some in (events, events.cut(0, 0), events.rows(slice(1, 2))):  # the second row of `events` is empty
+        users = torch.ones(some.shape[0], dtype=torch.int64)
+        with torch.no_grad():
+            found = model.explain(some, model.initial_state(users), torch.tensor([4, 1, N_ITEMS]))
+        for key, part in found.items():
+            assert part.shape[:2] == some.shape, key
+            assert bool(part.isfinite().all()), key
+
+
+@every_model
+def test_the_explanation_is_the_same_for_any_cut(name: str, variant: dict[str, object]) -> None:
+    """What was seen before the call is a reason as well: a serving call brings one event."""
+    model, events, candidate = make(name, variant), random_events(), torch.tensor([4])
+
+    def reasons(parts: dict[str, Tensor], row: int, place: int) -> dict[str, list[object]]:
+        """Numbers as they are; weights from the newest back, or each beside its item; what weighs nothing left out."""
+        of = {key: part[row, place].flatten().tolist() for key, part in parts.items()}
+        items, weights = of.pop("items", None), of.pop("attention", [])
+        named = enumerate(weights[::-1]) if items is None else sorted(zip(items, weights, strict=True))
+        return {**of, "attention": [number for pair in named if pair[1] for number in pair]}
+
+    with torch.no_grad():
+        whole = model.explain(events, model.initial_state(users_of(events)), candidate)
+        for t in (1, 7, events.shape[1] - 1):
+            _, state = model(events.cut(0, t), model.initial_state(users_of(events)))
+            piece = model.explain(events.cut(t, t + 1), state, candidate)
+            assert piece.keys() == whole.keys()
+            for row in events.mask[:, t].nonzero().flatten().tolist():
+                found, wanted = reasons(piece, row, 0), reasons(whole, row, t)
+                for key in wanted:
+                    assert found[key] == pytest.approx(wanted[key], abs=1e-10), f"{key}, row {row} after event {t}"
+
+
+@every_model
 def test_a_user_without_training_is_a_stranger(name: str, variant: dict[str, object]) -> None:
     """Weights drawn for one who then had no event in training are no taste: `forget` leaves nothing of them."""
     model, events = make(name, variant), random_events()

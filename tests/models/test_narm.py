@@ -179,7 +179,10 @@ def test_authors_initial_weights_have_their_spread() -> None:
     with seeded(0):
         model = NARM(20_000, NARM.Config(init="authors"))
     assert float(model.item.weight[1:].detach().std()) == pytest.approx(math.sqrt(2 / 20_001), rel=0.01)
-    assert float(model.B.weight.detach().std()) == pytest.approx(math.sqrt(2 / 200), rel=0.03)
+    assert float(model.B.weight.detach().std()) == pytest.approx(math.sqrt(2 / 50), rel=0.03)
+    assert float(model.v.detach().std()) == pytest.approx(math.sqrt(2), rel=0.3)
+    assert float(model.A1.weight.detach().std()) == pytest.approx(math.sqrt(2 / 100), rel=0.03)
+    assert float(model.gru.weight_ih_l0.detach().std()) == pytest.approx(math.sqrt(2 / 50), rel=0.03)
     recurrent = model.gru.weight_hh_l0[:100]
     torch.testing.assert_close(recurrent @ recurrent.T, torch.eye(100), rtol=0, atol=1e-5)
     assert float(model.gru.bias_ih_l0.abs().max()) == 0

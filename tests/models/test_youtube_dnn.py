@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from foretaste.data.sequences import Sequences
+from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError
 from foretaste.models.baselines.youtube_dnn import YoutubeDNN
 from foretaste.models.contract import Events, seeded
+from foretaste.models.saved import Trained
 from foretaste.training.loop import TrainConfig, train
 
 VARIANTS: list[dict[str, object]] = [
@@ -126,19 +128,22 @@ def test_the_weights_of_the_explanation_make_the_mean(window: int) -> None:
     query, _ = model(events, state)
     for row, before in ((0, [8, 2]), (1, [])):
         for t in range(len(rows[row])):
-            known = ([*before] if window else []) + rows[row][: t + 1]
-            n = min(len(before) + t + 1, window or 99)
-            shown = known[-weight.shape[2] :]
-            assert weight[row, t].tolist() == pytest.approx(
-                [0] * (weight.shape[2] - len(shown)) + [1 / (n + 1)] * len(shown)
-            )
-            if window or not before:
-                mean = sum(
-                    w * model.item.weight[item] for w, item in zip(weight[row, t, -len(shown) :], shown, strict=True)
-                )
-                torch.testing.assert_close(mean, query[row, t])
+            known = [*before, *rows[row][: t + 1]][-(window or 99) :]
+            n = len(known)
+            assert weight[row, t].tolist() == pytest.approx([0] * (weight.shape[2] - n) + [1 / (n + 1)] * n)
+            mean = sum(w * model.item.weight[item] for w, item in zip(weight[row, t, -n:], known, strict=True))
+            torch.testing.assert_close(mean, query[row, t])
     tower = small().explain(Events.of([[1, 2, 3]]), small().initial_state(torch.tensor([0])))["attention"]
-    torch.testing.assert_close(tower[0, 2], torch.full((3,), 1 / 3, dtype=torch.float64))
+    torch.testing.assert_close(tower[0, 2, -3:], torch.full((3,), 1 / 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("config", "n"), [({}, 5), ({"variant": "pool"}, 6), ({"window": 9}, 5)], ids=str)
+def test_every_event_that_is_averaged_is_a_reason(config: dict[str, object], n: int) -> None:
+    """`Trained.explain` brings the last event alone: the others are in the state before it."""
+    ids, history = Vocabulary([f"i{number}" for number in range(12)]), ["i3", "i7", "i3", "i1", "i2"]
+    reasons = Trained("youtube-dnn", small(**config), ids, None, {}).explain(history)["attention"]
+    assert [item for item, _ in reasons] == history
+    assert [weight for _, weight in reasons] == pytest.approx([1 / n] * 5)
 
 
 def test_a_long_history_is_explained_by_its_latest_64() -> None:

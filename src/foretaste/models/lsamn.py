@@ -269,6 +269,7 @@ class LSAMN(SequenceModel):
         mine = (sets.session[..., None] * (V + 1) + torch.arange(V, device=b.device)).flatten(1)  # [B, T V]
         listed = sets.items.new_zeros(shape).scatter(1, lists, sets.items).gather(1, mine).view(B, T, V)
         since = sets.items.new_zeros(shape).scatter(1, lists, come).gather(1, mine).view(B, T, V)
-        shown = listed.where(since <= come[:, -T:, None], 0)               # [B, T, V] those that have come by t
+        come_by = (since <= come[:, -T:, None]) & events.mask[..., None]   # [B, T, V]
+        shown = listed.where(come_by, 0)                                   # [B, T, V] those that have come by t
         beta = (self._item_scores(self.item(shown)) - level[..., None]).exp()  # [B, T, V]  eq. 2
-        return {"attention": beta * (shown > 0), "items": shown, "long_short": share.view(B, T, 2)}
+        return {"attention": beta.where(shown > 0, 0), "items": shown, "long_short": share.view(B, T, 2)}

@@ -11,8 +11,9 @@ Left open or contradicted by the paper, and what was chosen:
 - Dropout: 0.25 on the embedded click, 0.5 on the context c; both from the paper's section 4.3.
 - The GRU is PyTorch's: its gate z is swapped (a matter of names), and r multiplies (U h + b) rather than h. The
   authors' gates are hard sigmoids; here they are sigmoids, as the paper has it.
-- Initialisation: `init="authors"` draws E and every dense matrix from N(0, 2 / rows), recurrent matrices orthogonal,
-  biases 0. Default: uniform within 1 / sqrt(H), the usual choice for GRUs of this size.
+- Initialisation: `init="authors"` draws E and every dense matrix from N(0, 2 / rows), with the rows of the authors'
+  code: the items for E, D for B, one for v, else the inputs; recurrent matrices orthogonal, biases 0. Default: uniform
+  within 1 / sqrt(H), the usual choice for GRUs of this size.
 
 All prefixes of a session are one pass: the GRU runs once, and each position attends to the keys up to itself.
 
@@ -103,10 +104,8 @@ class NARM(SequenceModel):
             elif name == "gru.weight_hh_l0":
                 for gate in weight.data.chunk(3):
                     nn.init.orthogonal_(gate)
-            elif name == "gru.weight_ih_l0":
-                nn.init.normal_(weight, std=math.sqrt(2 / weight.shape[1]))
-            else:  # E counts its items as rows; a dense matrix its inputs, which PyTorch stores as columns
-                rows = weight.shape[0] if name in ("item.weight", "v") else weight.shape[-1]
+            else:  # the authors' rows are PyTorch's columns, but for E and B
+                rows = 1 if name == "v" else weight.shape[0 if name in ("item.weight", "B.weight") else 1]
                 nn.init.normal_(weight, std=math.sqrt(2 / rows))
         with torch.no_grad():
             self.item.weight[0] = 0
@@ -204,9 +203,9 @@ class NARM(SequenceModel):
 
         Nothing for the global encoder, which does not attend, nor for `keep="first"`, which does not see the newest.
         """
-        if "ring" not in state or self.config.keep == "first":
-            return {}
         B, T = events.shape
+        if "ring" not in state or self.config.keep == "first" or not B * T:
+            return {}
         hidden, _ = self.gru(self.item(events.items), state["h"][None])    # [B, T, H]
         row, place = torch.ones(B, T, dtype=torch.bool, device=hidden.device).nonzero(as_tuple=True)  # [N]
         keys, valid, flat = self._keys(state, hidden, row, place)

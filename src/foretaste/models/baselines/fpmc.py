@@ -26,7 +26,8 @@ Left open by the paper, and what was chosen:
 State: the user's number and the basket's ids: 16 bytes with "event", 520 with "session". One event: O(|B| D).
 
 Checked against RUM's Table 2 on Instant Video (P / R / F1 / HR at 5, percent): the paper's FPMC 1.301 / 1.612 / 1.322 /
-5.917, here 3.82 / 5.20 / 4.13 / 14.94; POP is the paper's to the digit, its settings are not known.
+5.917, here 3.82 / 5.20 / 4.13 / 14.94; POP is the paper's to the digit where ties go to the lower id, its settings are
+not known.
 """
 
 from __future__ import annotations
@@ -143,6 +144,8 @@ class FPMC(SequenceModel):
         For candidates `items` [C] also what each half adds to the score: "taste" and "chain", [B, T, C].
         """
         B, T = events.shape
+        if not B * T:
+            return {}
         row, place = torch.ones_like(events.mask).nonzero(as_tuple=True)   # [B T]
         basket = Baskets(events, state["basket"]).after(row, place)       # [B T, V]
         share = (basket > 0) / (basket > 0).sum(1, keepdim=True).clamp(min=1)  # [B T, V]

@@ -16,6 +16,8 @@ Left open or contradicted by the papers, and what was chosen:
   (`carry=True`), one event at a time in training. `carry=False` drops what is read and scored, and runs at once. On
   one-hot items their PyTorch code applies the rate of the embedding to the first layer; here, as in their Theano code,
   it is the state's.
+- Tan et al.'s embedding dropout deletes whole clicks of the input, others in each pass. Here, as in Hidasi's code,
+  `embedding_dropout` drops entries of a click's vector.
 - Left out: the final activation (tanh, ELU). It is monotone, so no list depends on it, and a score is an inner product
   without it; momentum, which no other optimiser here has.
 - The cells are PyTorch's (r multiplies U h + b, as in the authors' PyTorch code). `cell="lstm"` is the "RNN" of ASARS.

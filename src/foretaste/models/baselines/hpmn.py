@@ -13,7 +13,7 @@ mapped to an item's size and compared with every item, score(i) = (B q) . x_i, a
 
 Left open, and what was chosen:
 - The energy E is the authors': [q, m, q - m, q * m] through 80 and 40 ReLU units. Its last bias is alike for all slots
-  and left out. Their three hops have one set of weights; so have ours.
+  and left out. In their code the three hops share H, and each has an E of its own; here they share both.
 - A slot not yet written takes no part. The authors fill short histories with zeros in front, which do get written.
 - Before any event q comes from b alone, and nothing is read.
 - The paper's penalty keeps the slots apart: half the sum of squares of the covariances between slots (over their H

@@ -5,8 +5,8 @@ Two layers: the items of the last basket B become one vector, and that and the u
 
     t = f1({ v_l : l in B })        h = f2({ u, t })        score(i) = <v_i, h>            f1, f2: average or maximum
 
-The maximum is taken number by number, so it is the one place where user and basket do more than add up. Of the four
-pairs the paper reports max/max, max/avg and avg/avg; `inner` is f1, `outer` is f2.
+The maximum is taken number by number, so it is the one place where user and basket do more than add up. `inner` is f1,
+`outer` is f2.
 
 Left open by the paper, or read in two ways, and what was chosen:
 - One table of items: what is in the basket and what is scored have the same vectors, as the paper has it.
@@ -146,6 +146,8 @@ class HRM(SequenceModel):
         1 / |B| of an average; of a maximum, how many of the D numbers are this item's (ties shared).
         """
         B, T = events.shape
+        if not B * T:
+            return {}
         row, place = torch.ones_like(events.mask).nonzero(as_tuple=True)   # [B T]
         basket = Baskets(events, state["basket"]).after(row, place)        # [B T, V]
         if self.config.inner == "avg":

@@ -15,6 +15,8 @@ Left open, and what was chosen:
 - A click on the same item again is a rule like any other (`itself`); on logs with reloads it is a large part of what
   comes next. The textbook's association rules have no such thing, and no more than 53 % on the log below, where AR has
   66 % with it, as published.
+- The decays "linear" and "log" are not session-rec's, which are 1 - d/10 and 1/log10(d + 1.7); it also keeps 20 rules
+  of an item by default, here `kept` bounds them. Our figures have "div", which is the same in both.
 - Only the last click asks (`last` = 1), as published. A larger W adds the rules of the last W events.
 - What ties; see counting.py. Counts of transitions are small, and the order in which ties fall moves recall by points.
 

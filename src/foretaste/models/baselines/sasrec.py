@@ -25,11 +25,14 @@ Left open or contradicted by the papers, and what was chosen:
 - Positions. The code of the papers pads on the left, so that a short history takes the *last* positions, and a
   prefix in training others than when it is asked. Here the oldest event has the first, in training and asking alike.
 - Norms. The paper's equation has Q, K and V from LN(x); its code Q alone. Here the paper. A last norm before the
-  scores, as in the code.
-- What a sublayer's finding is added to. The paper's equation says x, the published codes LN(x), with embeddings that
-  were multiplied by sqrt(D) on their way in. Here the codes: as small as embeddings begin, x drowns in what the first
-  sublayer adds to it, and the event itself with it. LiGR's layers add to x, as published.
-- Dropout: on the embedded events and on what each sublayer adds, as the paper says; its code also on attention weights.
+  scores, as in SASRec's and gSASRec's code; eSASRec's (RecTools) has none.
+- What a sublayer's finding is added to. The paper's equation says x, the codes of SASRec and gSASRec LN(x). Here the
+  codes: as small as embeddings begin, x drowns in what the first sublayer adds to it, and the event itself with it.
+  LiGR's layers add to x, as published. Embeddings are multiplied by sqrt(D) on their way in, as in SASRec's code; the
+  other two do not. Here all three have both, the last norm and the factor.
+- Dropout: on the embedded events and on what each sublayer adds, as the paper says; its code on attention weights in
+  place of what attention adds, and inside the feed-forward net; eSASRec's on attention weights too.
+- The maps to Q, K, V and LiGR's after the heads have no bias; in the three codes they have one.
 - Initial weights: N(0, 0.02^2) for embeddings, Xavier for maps, 0 for biases.
 - Adam's beta2 is 0.98, as in the paper. It matters: with many negatives a binary loss has first gradients a thousand
   times its later ones; at the usual 0.999 they are remembered, and steps kept small, for ten thousand steps.

@@ -28,7 +28,7 @@ Left open, and what was chosen:
 - A target is asked of the events before it, never of those after it: the paper's own finding (its Figure 5b).
 - Before any event the mean is zero.
 
-The order of events says nothing to this model, and all count alike: its explanation is 1 / n for each.
+The order of events says nothing to this model, and all count alike: its explanation is 1 / n for each, the newest 64.
 
 State: a sum and a count, 264 bytes (and the user's number); with `window=50` 400 bytes. One event: O(D + the tower's
 57,000 products). With gradients through pieces of a long row, the sum of earlier pieces is a constant.
@@ -199,15 +199,14 @@ class YoutubeDNN(SequenceModel):
     def explain(self, events: Events, state: State, items: Tensor | None = None) -> dict[str, Tensor]:
         """"attention" [B, T, V]: 1 / n for each of the n events that are averaged, the newest last.
 
-        V is the window, or as many as this call has, but no more than 64: what is lacking to 1 belongs to events that
-        lie further back (and, without a tower, to the one too many).
+        V is the window, but no more than 64: what is lacking to 1 belongs to events that lie further back (and, without
+        a tower, to the one too many).
         """
-        T, W, pool = events.shape[1], self.config.window, self.config.variant == "pool"
-        V = min(W or T, SHOWN)
+        W, pool = self.config.window, self.config.variant == "pool"
+        V = min(W or SHOWN, SHOWN)
         before = (state["ids"] > 0).sum(1) if W else state["count"]        # [B]
         seen = before[:, None] + events.mask.cumsum(1)                     # [B, T]
-        known = seen if W else events.mask.cumsum(1)                       # [B, T] events whose place is known
         seen = seen.clamp(max=W) if W else seen                            # [B, T] n
         age = torch.arange(V - 1, -1, -1, device=seen.device)              # [V]
         share = 1 / (seen + pool).to(self.item.weight.dtype).clamp(min=1)  # [B, T]
-        return {"attention": share[..., None] * (age < known[..., None])}
+        return {"attention": share[..., None] * (age < seen[..., None])}
