@@ -406,6 +406,7 @@ def test_recipes(ft: Shell, made: Path, tmp_path: Path) -> None:
     assert lines[0] == "ml-100k: MovieLens 100K, complete, with times and titles"
     assert "terms: GroupLens: research only, no redistribution, no commercial use" in lines
     assert "files: ml-100k.parquet or ml-100k.csv; of the items ml-100k.items.parquet or ml-100k.items.csv" in lines
+    assert "from: MovieLens 100K (grouplens.org/datasets/movielens/100k), with the names of the columns below." in lines
     assert [line.split() for line in lines if line.startswith("read events")] == [["read", "events", *["100,000"] * 2]]
     assert "  learning_rate = 0.006" in ft.well("recipes", "narm-diginetica").out.splitlines()
     (tmp_path / "mine.toml").write_text('model = "pop"\nabout = "Mine."\n')

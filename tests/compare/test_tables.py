@@ -51,6 +51,14 @@ def test_every_table_is_sound(name: str) -> None:
     assert wanted.why or not any(row.published for row in grid.rows)
 
 
+def test_the_log_of_every_table_says_where_its_files_are_from() -> None:
+    """Or is read from the files as their makers publish them."""
+    for name in names():
+        log = datasets.recipe(table(name).data)
+        ours = any(file.endswith(".parquet") for one in log.files for file in one.file)
+        assert log.origin or not ours, log.name
+
+
 def test_every_log_of_the_papers_has_a_table() -> None:
     papers = [name for name in datasets.recipes() if name.split("-")[0] in ("narm", "rum", "dman", "asars", "lsamn")]
     there = {table(name).data for name in names()}

@@ -157,7 +157,9 @@ class DataRecipe(Config):
     title: str
     """One line."""
     about: str = ""
-    """Where the files are from, what the paper did, and where this recipe had to choose."""
+    """What the paper did, and where this recipe had to choose."""
+    origin: str = ""
+    """Where the files are from, and how they were made of what is there."""
     terms: str = ""
     """Under which terms the data may be used, as far as known."""
     files: tuple[File, ...] = Field(min_length=1)

@@ -71,7 +71,7 @@ def _kinds(name: str) -> list[str]:
 def _log(name: str) -> Found:
     recipe = datasets.recipe(name)
     lines = [f"{recipe.name}: {recipe.title}", *_about(recipe.about), f"terms: {recipe.terms or 'not stated'}"]
-    lines += [f"files: {_files(recipe)}"]
+    lines += [f"files: {_files(recipe)}", *(_about(f"from: {recipe.origin}") if recipe.origin else [])]
     lines += promised(recipe.counts, recipe.published)
     return recipe.as_dict(), "\n".join(lines)
 
