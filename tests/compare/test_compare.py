@@ -9,7 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from foretaste.commands import compare as command
 from foretaste.compare.cell import tune
 from foretaste.compare.cost import spent
 from foretaste.compare.grid import Grid, Place, Row
-from foretaste.compare.run import alone
+from foretaste.compare.run import _why, alone, run
 from foretaste.compare.search import Settings, Stop, Trial, named
 from foretaste.compare.summary import summarise
 from foretaste.compare.trials import Bench, Crew, Say
@@ -254,6 +256,77 @@ def test_a_cell_that_dies_says_so_and_takes_nothing_with_it(
     assert "| pop | " in found.out
 
 
+@pytest.fixture
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Place]:
+    """A comparison of two rows in which other Python stands for a cell; it is told the row as sys.argv[1]."""
+    real = subprocess.Popen
+
+    def begin(code: str) -> Place:
+        def stand_in(command: list[str], **options: Any) -> Any:
+            return real([sys.executable, "-c", code, command[5]], **options)
+
+        monkeypatch.setattr(subprocess, "Popen", stand_in)
+        place = Place(tmp_path / "out")
+        place.begin(Grid(title="", rows=(Row(name="alpha 0.2", model="pop"), Row(name="alpha 0.3", model="pop"))))
+        return place
+
+    return begin
+
+
+def why(place: Place, row: str) -> str:
+    return str(json.loads(place.failure(row, 0).read_text())["why"])
+
+
+def test_rows_with_a_dot_have_logs_of_their_own(begun: Callable[..., Place], tmp_path: Path) -> None:
+    place = begun("import sys; sys.exit(f'Traceback of {sys.argv[1]}')")
+    run(place, tmp_path, workers=2)
+    for row in ("alpha 0.2", "alpha 0.3"):
+        log = place.folder / "runs" / f"{row}-seed0.log"
+        assert why(place, row) == f"Traceback of {row} (the whole story: {log})"
+        assert log.read_text() == f"Traceback of {row}\n"
+
+
+def test_a_log_stays_where_it_says_more_than_the_cell(begun: Callable[..., Place], tmp_path: Path) -> None:
+    """Such as the traceback of a trial, which writes there too."""
+    code = "import sys; print('{\"failed\": \"trial 1\"}'); 'alpha 0.3' in sys.argv and sys.exit('Traceback')"
+    place = begun(code)
+    run(place, tmp_path)
+    assert why(place, "alpha 0.2") == "trial 1"
+    log = place.folder / "runs" / "alpha 0.3-seed0.log"
+    assert why(place, "alpha 0.3") == f"trial 1 (its process said more: {log})"
+    assert log.read_text() == "Traceback\n"
+    assert [path.name for path in log.parent.iterdir()] == [log.name]
+    assert _why({}, 1, tmp_path / "gone.log") == "its process ended with exit status 1"
+
+
+def test_an_interrupted_cell_has_not_failed(begun: Callable[..., Place], tmp_path: Path) -> None:
+    place = begun('import time; print(\'{"step": "sleeping"}\', flush=True); time.sleep(60)')
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def interrupt() -> None:
+        while not list(place.folder.glob("runs/*.log")):
+            time.sleep(0.02)
+        time.sleep(0.1)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        run(place, tmp_path, workers=2)
+    assert not list(place.folder.glob("cells/*"))
+    assert not list(place.folder.glob("runs/*"))
+    begun("import os; os.kill(os.getpid(), 2); import time; time.sleep(60)")  # as a terminal tells all, who comes first
+    run(place, tmp_path)
+    assert not list(place.folder.glob("cells/*"))
+
+
+def test_a_second_run_changes_nothing_in_the_first(clicks: Path, tmp_path: Path, ft: Shell) -> None:
+    place = Place(tmp_path / "out")
+    with alone(place.folder):
+        assert "another run is at work here" in ft("compare", clicks, "--out", place.folder, "--models", "pop").err
+        assert not (place.folder / "grid.json").exists()
+
+
 def test_words_that_mean_nothing_are_refused(clicks: Path, tmp_path: Path, ft: Shell) -> None:
     out = ("--out", tmp_path / "out")
     for words, message in (
@@ -362,8 +435,12 @@ def test_trials_at_once_are_what_one_process_finds(clicks: Path, tmp_path: Path)
             crew.trial(tries[2], lambda epoch, best: False, 3)
         crew.all[0].kill()
         crew.all[1].kill()
-        with pytest.raises(ForetasteError, match="trial 4: its process ended"):
+        with pytest.raises(ForetasteError, match=r"trial 4: its process was ended by SIGKILL, perhaps .* memory"):
             crew.trial(tries[0], lambda epoch, best: False, 4)
+        crew.free.clear()
+        crew.command = [sys.executable, "-c", "raise SystemExit(3)"]
+        with pytest.raises(ForetasteError, match=r"trial 5: its process ended with exit status 3$"):
+            crew.trial(tries[0], lambda epoch, best: False, 5)
     assert [replace(trial, seconds=0.0) for trial in together] == [replace(trial, seconds=0.0) for trial in one_by_one]
     assert "trial 1" in told
 

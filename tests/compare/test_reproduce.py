@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from foretaste import shop
+from foretaste.compare.run import alone
 from foretaste.compare.tables import names
 from tests.shell import Shell
 
@@ -49,6 +50,10 @@ def test_a_table_from_a_log_to_the_ledger(tmp_path: Path, ft: Shell) -> None:
     gone.unlink()
     assert "| D 4 |" not in ft.well("reproduce", own, "--out", out, "--rows", "pop").out
     assert not gone.exists()
+    before = (out / "own" / "grid.json").read_text()
+    with alone(out / "own"):
+        assert "another run is at work here" in ft("reproduce", own, "--out", out, "--seeds", "3").err
+    assert (out / "own" / "grid.json").read_text() == before
     unknown = ft("reproduce", own, "--out", out, "--rows", "pup")
     assert unknown.status == 2
     assert "did you mean 'pop'" in unknown.err

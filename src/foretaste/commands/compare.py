@@ -105,10 +105,10 @@ def compare(
         cutoffs=lengths(metric, cutoffs),
         data=fingerprint(log),
     )
-    out.mkdir(parents=True, exist_ok=True)
-    place.begin(grid)
-    run(place, folder, workers=workers, threads=threads, device=device, finished=cells)
-    summary = publish(place, folder)
+    with alone(place.folder):
+        place.begin(grid)
+        run(place, folder, workers=workers, threads=threads, device=device, finished=cells)
+        summary = publish(place, folder)
     cells.close()
     look = f"look at {out / 'report.html'}; every number is in {out / 'numbers.csv'}"
     show({"folder": str(out), **facts_of(summary)}, f"{markdown(summary)}\n{look}", json)
@@ -183,7 +183,6 @@ def tune(
             text = f"\r\033[K{facts['step']} pass {facts['epoch']}/{facts['epochs']} {facts['share']:4.0%}"
             print(text, end="", file=sys.stderr, flush=True)
 
-    place.folder.mkdir(parents=True, exist_ok=True)
     with alone(place.folder):
         _begin(place, grid)
         with Crew(place, data, model, seed, threads, device, workers, say) as crew:

@@ -9,7 +9,7 @@ from typing import Any
 
 from foretaste.compare.grid import Place
 from foretaste.compare.publish import fingerprint, publish
-from foretaste.compare.run import run
+from foretaste.compare.run import alone, run
 from foretaste.compare.summary import Line, Summary, summarise
 from foretaste.compare.tables import Table, names, table
 from foretaste.compare.tracked import TrackedCells
@@ -82,9 +82,10 @@ def reproduce(
     log = Prepared.open(folder)
     grid = wanted.grid(tuple(range(seeds or wanted.seeds)), fingerprint(log))
     only = [grid.row(part.strip()).name for part in rows.split(",") if part.strip()] or [row.name for row in grid.rows]
-    place.begin(grid)
-    run(place, folder, only=only, workers=workers, threads=threads, device=device, finished=cells)
-    summary = publish(place, folder)
+    with alone(place.folder):
+        place.begin(grid)
+        run(place, folder, only=only, workers=workers, threads=threads, device=device, finished=cells)
+        summary = publish(place, folder)
     cells.close()
     if ledger is not None:
         write_text(ledger, page(out, summaries(out)))

@@ -24,6 +24,7 @@ from typing import Any, Self
 from foretaste import words
 from foretaste.compare.cost import spent
 from foretaste.compare.grid import Grid, Place, Row
+from foretaste.compare.run import ended
 from foretaste.compare.search import Settings, Stop, Trial, named, read
 from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import VALIDATION
@@ -151,7 +152,7 @@ class Crew:
                 raise ERRORS.get(said["error"], ForetasteError)(said["why"])
             elif said:
                 self.say(said)
-        raise ForetasteError(f"trial {number}: its process ended ({child.wait()}), perhaps for want of memory")
+        raise ForetasteError(f"trial {number}: its process {ended(child.wait())}")
 
     def _free(self) -> subprocess.Popen[str]:
         """One that waits, or a new one: as many are started as are asked for at once."""
