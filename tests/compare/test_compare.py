@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 
 from foretaste import EventLog, Recommender, shop
 from foretaste.commands import compare as command
+from foretaste.compare import publish
 from foretaste.compare.cell import tune
 from foretaste.compare.cost import spent
 from foretaste.compare.grid import Grid, Place, Row
@@ -33,6 +35,7 @@ from foretaste.data.splits import GlobalTime
 from foretaste.errors import DataError, ForetasteError
 from foretaste.evaluation.report import Evaluation
 from foretaste.models import model_class
+from foretaste.pages.drawings import NoMatplotlib
 from tests.shell import Shell
 
 pytest.importorskip("optuna")
@@ -249,9 +252,18 @@ def test_a_cell_that_dies_says_so_and_takes_nothing_with_it(
         return real(command, **options)
 
     monkeypatch.setattr(run.subprocess, "Popen", deadly)
+
+    def no_page(*what: Any) -> None:
+        raise NoMatplotlib("none here")
+
+    monkeypatch.setattr(publish, "write_report", no_page)
     found = ft.well(
         "compare", clicks, "--out", tmp_path / "out", "--models", "bpr-mf,pop", "--budget", "1", "--seeds", "1"
     )
+    assert f"look at {tmp_path / 'out' / 'table.md'}; every number" in found.out
+    cell = Place(tmp_path / "out").read("pop", 0)
+    assert cell is not None
+    assert cell["tried"] == []  # it has nothing to choose
     assert "- bpr-mf: its process was ended by SIGKILL, perhaps for want of memory" in found.out
     assert "| pop | " in found.out
 
@@ -337,28 +349,57 @@ def test_words_that_mean_nothing_are_refused(clicks: Path, tmp_path: Path, ft: S
         (("compare", clicks, *out, "--seeds", "0"), "seeds = 0"),
         (("compare", clicks, *out, "--budget", "0"), "trials"),
         (("compare", clicks, *out, "--workers", "0", "--models", "pop"), "workers = 0"),
+        (("compare", clicks, *out, "--models", "pop,narm", "--set", "seed=7"), "say it with --seeds"),
+        (("compare", clicks, *out, "--models", "narm", "--set", "narm.metric=mrr@20"), "say it with --metric"),
+        (
+            ("compare", clicks, *out, "--models", "narm", "--set", "narm.hiden_size=5"),
+            "row 'narm': model 'narm' has no",
+        ),
+        (("compare", clicks, *out, "--models", "narm", "--set", "hidden_size=0"), "'hidden_size' = 0"),
+        (("compare", clicks, *out, "--cutoffs", "0"), "'cutoffs.0' = 0"),
+        (("compare", clicks, "--out", clicks, "--models", "pop"), "holds a prepared log or a recommender"),
+        (("tune", clicks, "--model", "narm", "--out", tmp_path / "a.toml", "--set", "seed=1"), "say it with --seed"),
         (("tune", clicks, "--model", "narn", "--out", tmp_path / "a.toml"), "did you mean 'narm'"),
         (("tune", clicks, "--model", "pop", "--out", tmp_path / "a.toml", "--workers", "0"), "workers = 0"),
     ):
         ran = ft(*words)
         assert ran.status == 2, words
         assert message in ran.err, words
+    assert not (tmp_path / "out" / "cells").exists()
 
 
 def test_tune_writes_a_recipe_that_train_reads(clicks: Path, tmp_path: Path, ft: Shell) -> None:
     recipe = tmp_path / "best.toml"
     search = ("tune", clicks, "--model", "bpr-mf", "--out", recipe, "--trials", "3", "--set", "epochs=2")
-    search += ("--workers", "2")
+    search += ("--workers", "2", "--metric", "ndcg@10", "--protocol", "last-item", "--seed", "3")
     told = ft.well(*search, "--json").json
     assert len(told["tried"]) == 3
     best = max(told["tried"], key=lambda trial: trial["score"])
     assert told["best"] == best
     written = read_toml(recipe)
-    assert written["settings"] == {"epochs": 2, **best["change"]}
+    assert written["settings"] == {"metric": "ndcg@10", "seed": 3, "epochs": 2, **best["change"]}
     assert written["refit"] is True
-    assert "3 settings" in written["about"]
+    assert "3 settings on the validation part, asked last-item: ndcg@10" in written["about"]
     facts = ft.well("train", clicks, "--out", tmp_path / "run", "--recipe", recipe, "--json").json
     assert facts["trained_with"]["learning_rate"] == best["change"]["learning_rate"]
+    assert (facts["trained_with"]["metric"], facts["trained_with"]["seed"]) == ("ndcg@10", 3)
+
+
+def test_a_recipe_holds_any_setting() -> None:
+    settings = {"loss_options": {"t": 0.5}, "before": {"epochs": 6, "frozen": ["item"]}, "rate": 1e-05, "on": True}
+    made = tomllib.loads(command._recipe("narm", 'says "so"', {**settings, "loss": "softmax"}))
+    assert made["settings"] == {**settings, "loss": "softmax"}
+    assert (made["model"], made["about"]) == ("narm", 'says "so"')
+
+
+def test_one_trial_of_a_model_that_counts_is_made(clicks: Path, tmp_path: Path, ft: Shell) -> None:
+    words = ("tune", clicks, "--model", "pop", "--trials", "1", "--out", tmp_path / "pop.toml")
+    (trial,) = ft.well(*words, "--json").json["tried"]
+    assert (
+        f"Best of 1 settings on the validation part, asked per-step: recall@20 {100 * trial['score']:.2f} %"
+        in (read_toml(tmp_path / "pop.toml")["about"])
+    )
+    assert read_toml(tmp_path / "pop.toml")["settings"] == {}
 
 
 def test_tune_goes_on_with_more_trials_and_leaves_nothing_behind(

@@ -28,7 +28,7 @@ from foretaste.compare.run import ended
 from foretaste.compare.search import Settings, Stop, Trial, named, read
 from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import VALIDATION
-from foretaste.errors import ForetasteError, NeedsError, TrainingError
+from foretaste.errors import ConfigError, ForetasteError, NeedsError, TrainingError
 from foretaste.recommender import Recommender
 from foretaste.threads import WAITING
 
@@ -39,6 +39,16 @@ ERRORS = {"TrainingError": TrainingError, "NeedsError": NeedsError}
 
 class GivenUp(Exception):
     """Raised inside a training to end a trial that falls behind."""
+
+
+def check(grid: Grid) -> None:
+    """Refuse what a model does not take, in any row and any of its tries, before hours of work on the others."""
+    for row in grid.rows:
+        for change in row.tries or ({},):
+            try:
+                Recommender(row.model, **{**row.settings, **change})
+            except ConfigError as error:
+                raise ConfigError(f"row '{row.name}': {error}") from None
 
 
 class Bench:
