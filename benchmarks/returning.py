@@ -17,7 +17,7 @@ from pathlib import Path
 
 from foretaste.compare.grid import Grid, Place, Row
 from foretaste.compare.publish import fingerprint, publish
-from foretaste.compare.run import run
+from foretaste.compare.run import alone, run
 from foretaste.compare.written import markdown
 from foretaste.data import splits
 from foretaste.data.prepared import Prepared
@@ -59,9 +59,10 @@ def main() -> None:
         data=fingerprint(Prepared.open(data)),
     )
     place = Place(arguments.out)
-    place.begin(grid)
-    run(place, data)
-    print(markdown(publish(place, data)))
+    with alone(place.folder):
+        place.begin(grid)
+        run(place, data)
+        print(markdown(publish(place, data)))
 
 
 if __name__ == "__main__":

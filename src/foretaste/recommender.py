@@ -151,7 +151,7 @@ class Recommender:
         training = log.of_part(TRAIN, VALIDATION)
         model.count(training)
         again = folder / "refit" if folder is not None else None
-        tell = None if report is None else (lambda facts: report({**facts, "stage": "refit"}))
+        tell = report and (lambda facts: report({**facts, "stage": f"refit/{facts.get('stage', '')}".rstrip("/")}))
         final = train(model, training, config, like=self.result, folder=again, device=device, report=tell)
         self.result = replace(final, best_epoch=chosen, history=self.result.history)
         return model

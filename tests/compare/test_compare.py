@@ -10,7 +10,10 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+import tomllib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +22,11 @@ import pytest
 
 from foretaste import EventLog, Recommender, shop
 from foretaste.commands import compare as command
+from foretaste.compare import publish
 from foretaste.compare.cell import tune
 from foretaste.compare.cost import spent
 from foretaste.compare.grid import Grid, Place, Row
-from foretaste.compare.run import alone
+from foretaste.compare.run import _why, alone, run
 from foretaste.compare.search import Settings, Stop, Trial, named
 from foretaste.compare.summary import summarise
 from foretaste.compare.trials import Bench, Crew, Say
@@ -32,6 +36,7 @@ from foretaste.data.splits import GlobalTime
 from foretaste.errors import DataError, ForetasteError
 from foretaste.evaluation.report import Evaluation
 from foretaste.models import model_class
+from foretaste.pages.drawings import NoMatplotlib
 from tests.shell import Shell
 
 pytest.importorskip("optuna")
@@ -250,11 +255,91 @@ def test_a_cell_that_dies_says_so_and_takes_nothing_with_it(
         return real(command, **options)
 
     monkeypatch.setattr(run.subprocess, "Popen", deadly)
+
+    def no_page(*what: Any) -> None:
+        raise NoMatplotlib("none here")
+
+    monkeypatch.setattr(publish, "write_report", no_page)
     found = ft.well(
         "compare", clicks, "--out", tmp_path / "out", "--models", "bpr-mf,pop", "--budget", "1", "--seeds", "1"
     )
+    assert f"look at {tmp_path / 'out' / 'table.md'}; every number" in found.out
+    cell = Place(tmp_path / "out").read("pop", 0)
+    assert cell is not None
+    assert cell["tried"] == []  # it has nothing to choose
     assert "- bpr-mf: its process was ended by SIGKILL, perhaps for want of memory" in found.out
     assert "| pop | " in found.out
+
+
+@pytest.fixture
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Place]:
+    """A comparison of two rows in which other Python stands for a cell; it is told the row as sys.argv[1]."""
+    real = subprocess.Popen
+
+    def begin(code: str) -> Place:
+        def stand_in(command: list[str], **options: Any) -> Any:
+            return real([sys.executable, "-c", code, command[5]], **options)
+
+        monkeypatch.setattr(subprocess, "Popen", stand_in)
+        place = Place(tmp_path / "out")
+        place.begin(Grid(title="", rows=(Row(name="alpha 0.2", model="pop"), Row(name="alpha 0.3", model="pop"))))
+        return place
+
+    return begin
+
+
+def why(place: Place, row: str) -> str:
+    return str(json.loads(place.failure(row, 0).read_text())["why"])
+
+
+def test_rows_with_a_dot_have_logs_of_their_own(begun: Callable[..., Place], tmp_path: Path) -> None:
+    place = begun("import sys; sys.exit(f'Traceback of {sys.argv[1]}')")
+    run(place, tmp_path, workers=2)
+    for row in ("alpha 0.2", "alpha 0.3"):
+        log = place.folder / "runs" / f"{row}-seed0.log"
+        assert why(place, row) == f"Traceback of {row} (the whole story: {log})"
+        assert log.read_text() == f"Traceback of {row}\n"
+
+
+def test_a_log_stays_where_it_says_more_than_the_cell(begun: Callable[..., Place], tmp_path: Path) -> None:
+    """Such as the traceback of a trial, which writes there too."""
+    code = "import sys; print('{\"failed\": \"trial 1\"}'); 'alpha 0.3' in sys.argv and sys.exit('Traceback')"
+    place = begun(code)
+    run(place, tmp_path)
+    assert why(place, "alpha 0.2") == "trial 1"
+    log = place.folder / "runs" / "alpha 0.3-seed0.log"
+    assert why(place, "alpha 0.3") == f"trial 1 (its process said more: {log})"
+    assert log.read_text() == "Traceback\n"
+    assert [path.name for path in log.parent.iterdir()] == [log.name]
+    assert _why({}, 1, tmp_path / "gone.log") == "its process ended with exit status 1"
+
+
+def test_an_interrupted_cell_has_not_failed(begun: Callable[..., Place], tmp_path: Path) -> None:
+    place = begun('import time; print(\'{"step": "sleeping"}\', flush=True); time.sleep(60)')
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def interrupt() -> None:
+        while not list(place.folder.glob("runs/*.log")):
+            time.sleep(0.02)
+        time.sleep(0.1)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        run(place, tmp_path, workers=2)
+    assert not list(place.folder.glob("cells/*"))
+    assert not list(place.folder.glob("runs/*"))
+    begun("import os; os.kill(os.getpid(), 2); import time; time.sleep(60)")  # as a terminal tells all, who comes first
+    run(place, tmp_path)
+    assert not list(place.folder.glob("cells/*"))
+
+
+def test_a_second_run_changes_nothing_in_the_first(clicks: Path, tmp_path: Path, ft: Shell) -> None:
+    place = Place(tmp_path / "out")
+    with alone(place.folder):
+        assert "another run is at work here" in ft("compare", clicks, "--out", place.folder, "--models", "pop").err
+        assert not (place.folder / "grid.json").exists()
 
 
 def test_words_that_mean_nothing_are_refused(clicks: Path, tmp_path: Path, ft: Shell) -> None:
@@ -267,28 +352,57 @@ def test_words_that_mean_nothing_are_refused(clicks: Path, tmp_path: Path, ft: S
         (("compare", clicks, *out, "--seeds", "0"), "seeds = 0"),
         (("compare", clicks, *out, "--budget", "0"), "trials"),
         (("compare", clicks, *out, "--workers", "0", "--models", "pop"), "workers = 0"),
+        (("compare", clicks, *out, "--models", "pop,narm", "--set", "seed=7"), "say it with --seeds"),
+        (("compare", clicks, *out, "--models", "narm", "--set", "narm.metric=mrr@20"), "say it with --metric"),
+        (
+            ("compare", clicks, *out, "--models", "narm", "--set", "narm.hiden_size=5"),
+            "row 'narm': model 'narm' has no",
+        ),
+        (("compare", clicks, *out, "--models", "narm", "--set", "hidden_size=0"), "'hidden_size' = 0"),
+        (("compare", clicks, *out, "--cutoffs", "0"), "'cutoffs.0' = 0"),
+        (("compare", clicks, "--out", clicks, "--models", "pop"), "holds a prepared log or a recommender"),
+        (("tune", clicks, "--model", "narm", "--out", tmp_path / "a.toml", "--set", "seed=1"), "say it with --seed"),
         (("tune", clicks, "--model", "narn", "--out", tmp_path / "a.toml"), "did you mean 'narm'"),
         (("tune", clicks, "--model", "pop", "--out", tmp_path / "a.toml", "--workers", "0"), "workers = 0"),
     ):
         ran = ft(*words)
         assert ran.status == 2, words
         assert message in ran.err, words
+    assert not (tmp_path / "out" / "cells").exists()
 
 
 def test_tune_writes_a_recipe_that_train_reads(clicks: Path, tmp_path: Path, ft: Shell) -> None:
     recipe = tmp_path / "best.toml"
     search = ("tune", clicks, "--model", "bpr-mf", "--out", recipe, "--trials", "3", "--set", "epochs=2")
-    search += ("--workers", "2")
+    search += ("--workers", "2", "--metric", "ndcg@10", "--protocol", "last-item", "--seed", "3")
     told = ft.well(*search, "--json").json
     assert len(told["tried"]) == 3
     best = max(told["tried"], key=lambda trial: trial["score"])
     assert told["best"] == best
     written = read_toml(recipe)
-    assert written["settings"] == {"epochs": 2, **best["change"]}
+    assert written["settings"] == {"metric": "ndcg@10", "seed": 3, "epochs": 2, **best["change"]}
     assert written["refit"] is True
-    assert "3 settings" in written["about"]
+    assert "3 settings on the validation part, asked last-item: ndcg@10" in written["about"]
     facts = ft.well("train", clicks, "--out", tmp_path / "run", "--recipe", recipe, "--json").json
     assert facts["trained_with"]["learning_rate"] == best["change"]["learning_rate"]
+    assert (facts["trained_with"]["metric"], facts["trained_with"]["seed"]) == ("ndcg@10", 3)
+
+
+def test_a_recipe_holds_any_setting() -> None:
+    settings = {"loss_options": {"t": 0.5}, "before": {"epochs": 6, "frozen": ["item"]}, "rate": 1e-05, "on": True}
+    made = tomllib.loads(command._recipe("narm", 'says "so"', {**settings, "loss": "softmax"}))
+    assert made["settings"] == {**settings, "loss": "softmax"}
+    assert (made["model"], made["about"]) == ("narm", 'says "so"')
+
+
+def test_one_trial_of_a_model_that_counts_is_made(clicks: Path, tmp_path: Path, ft: Shell) -> None:
+    words = ("tune", clicks, "--model", "pop", "--trials", "1", "--out", tmp_path / "pop.toml")
+    (trial,) = ft.well(*words, "--json").json["tried"]
+    assert (
+        f"Best of 1 settings on the validation part, asked per-step: recall@20 {100 * trial['score']:.2f} %"
+        in (read_toml(tmp_path / "pop.toml")["about"])
+    )
+    assert read_toml(tmp_path / "pop.toml")["settings"] == {}
 
 
 def test_tune_goes_on_with_more_trials_and_leaves_nothing_behind(
@@ -365,8 +479,12 @@ def test_trials_at_once_are_what_one_process_finds(clicks: Path, tmp_path: Path)
             crew.trial(tries[2], lambda epoch, best: False, 3)
         crew.all[0].kill()
         crew.all[1].kill()
-        with pytest.raises(ForetasteError, match="trial 4: its process ended"):
+        with pytest.raises(ForetasteError, match=r"trial 4: its process was ended by SIGKILL, perhaps .* memory"):
             crew.trial(tries[0], lambda epoch, best: False, 4)
+        crew.free.clear()
+        crew.command = [sys.executable, "-c", "raise SystemExit(3)"]
+        with pytest.raises(ForetasteError, match=r"trial 5: its process ended with exit status 3$"):
+            crew.trial(tries[0], lambda epoch, best: False, 5)
     assert [replace(trial, seconds=0.0) for trial in together] == [replace(trial, seconds=0.0) for trial in one_by_one]
     assert "trial 1" in told
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from foretaste import shop
+from foretaste.compare.run import alone
 from foretaste.compare.tables import names
 from tests.shell import Shell
 
@@ -47,11 +48,27 @@ def test_a_table_from_a_log_to_the_ledger(tmp_path: Path, ft: Shell) -> None:
     assert "| D 4 |" in ft.well("reproduce", own, "--out", out).out
     gone = out / "own" / "cells" / "D 4-seed0.json"
     gone.unlink()
-    assert "| D 4 |" not in ft.well("reproduce", own, "--out", out, "--rows", "pop").out
+    again = ft.well("reproduce", own, "--data", tmp_path, "--out", out, "--rows", "pop")
+    assert "| D 4 |" not in again.out
+    assert f"{out / 'data' / 'small'}: was prepared before and is used" in again.err
     assert not gone.exists()
+    before = (out / "own" / "grid.json").read_text()
+    with alone(out / "own"):
+        assert "another run is at work here" in ft("reproduce", own, "--out", out, "--seeds", "3").err
+    assert (out / "own" / "grid.json").read_text() == before
+    data.write_text(data.read_text().replace("fraction = 0.2", "fraction = 0.3", 1))
+    assert "small.toml is now (split differs); delete it" in ft("reproduce", own, "--out", out, "--rows", "pop").err
+    data.write_text(data.read_text().replace("fraction = 0.3", "fraction = 0.2").replace("a small shop", "a shop"))
     unknown = ft("reproduce", own, "--out", out, "--rows", "pup")
     assert unknown.status == 2
     assert "did you mean 'pop'" in unknown.err
+
+
+def test_a_setting_that_a_model_does_not_have_is_refused_before_anything_is_made(tmp_path: Path, ft: Shell) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('like = "narm/diginetica"\n[settings]\nhidden_size = 50\n')
+    assert "row 'bpr-mf': model 'bpr-mf' has no setting 'hidden_size'" in ft("reproduce", own, "--out", tmp_path).err
+    assert [path.name for path in tmp_path.iterdir()] == ["own.toml"]
 
 
 def test_the_list_and_the_ledger_say_what_is_missing(tmp_path: Path, ft: Shell) -> None:

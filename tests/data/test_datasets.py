@@ -245,7 +245,7 @@ def test_every_real_log_has_a_recipe(shared: Path) -> None:
 def test_the_item_table_of_diginetica_rides_along_and_moves_nothing(shared: Path, root: Path) -> None:
     prepared = prepared_of("diginetica", shared)
     grid = json.loads((root / "benchmarks" / "results" / "narm" / "diginetica" / "grid.json").read_text("utf-8"))
-    assert fingerprint(prepared) == grid["data"] == "986013d3bed9d313"
+    assert fingerprint(prepared).partition("-")[0] == grid["data"] == "986013d3bed9d313"
     assert len(prepared.items) == 43_097
     for column in ("category", "raw_item_id"):
         assert sum(value is not None for value in prepared.items.columns[column]) == 21_089

@@ -72,3 +72,10 @@ def test_a_loaded_recommender_is_trained_again_as_it_was(prepared: Prepared, tmp
     assert again.settings["learning_rate"] == 0.02
     weights = [each.fit(prepared).trained.model.state_dict()["user.weight"] for each in (one, again)]
     assert torch.equal(*weights)
+
+
+def test_a_refit_says_which_of_its_trainings_it_is_of(prepared: Prepared) -> None:
+    stages: list[Any] = []
+    one = Recommender("bpr-mf", epochs=1, before={"epochs": 1})
+    one.fit(prepared, refit=True, report=lambda facts: stages.append(facts.get("stage")))
+    assert list(dict.fromkeys(stages)) == ["before", None, "refit/before", "refit"]

@@ -13,19 +13,23 @@ from foretaste.compare.publish import fingerprint, publish
 from foretaste.compare.run import alone, run
 from foretaste.compare.summary import facts_of
 from foretaste.compare.tracked import TrackedCells
+from foretaste.compare.trials import Bench, Crew, check
 from foretaste.compare.written import markdown, plain
 from foretaste.data.files import write_text
+from foretaste.data.folders import MANIFEST
 from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import PARTS, TEST, VALIDATION
 from foretaste.errors import ConfigError, nearest
+from foretaste.inspection.settings import written
 from foretaste.models import model_class
 from foretaste.options import Cutoffs, Device, Flag, Json, Settings, Threads, Track
+from foretaste.recommender import RunRecipe
 from foretaste.training.settings import TrainConfig
 from foretaste.training.tracking import tracker
 
-WITH_USERS = ("pop", "sr", "item-knn", "bpr-mf", "fpmc", "gru4rec", "narm")
+WITH_USERS = ("pop", "sr", "item-knn", "vs-knn", "bpr-mf", "fpmc", "gru4rec", "narm")
 WITHOUT_USERS = ("pop", "s-pop", "sr", "item-knn", "vs-knn", "gru4rec", "narm")
-"""Compared where no models are named: seven that any log with, or without, users can have, and that are cheap to tune.
+"""Compared where no models are named: those that any log with, or without, users can have, and that are cheap to tune.
 What scores each candidate by itself (RUM), or needs sessions of one user besides, is left to those who name it."""
 
 
@@ -64,8 +68,8 @@ def compare(
         Folder of the comparison.
     models
         Names of `foretaste models`, with commas. A name may stand for a variant: narm-small=narm and then
-        --set narm-small.hidden_size=50. Left out: pop, sr, item-knn, bpr-mf, fpmc, gru4rec and narm where the log has
-        users; pop, s-pop, sr, item-knn, vs-knn, gru4rec and narm where it has none.
+        --set narm-small.hidden_size=50. Left out: pop, sr, item-knn, vs-knn, bpr-mf, fpmc, gru4rec and narm where the
+        log has users; pop, s-pop, sr, item-knn, vs-knn, gru4rec and narm where it has none.
     protocol
         What test and validation part are asked, as in `foretaste evaluate`.
     metric
@@ -89,6 +93,8 @@ def compare(
         raise ConfigError("compare: give a folder written by `foretaste prepare`, or --simulated")
     if seeds < 1:
         raise ConfigError(f"seeds = {seeds}; give at least 1")
+    if any((out / name).exists() for name in (MANIFEST, "recommender.json")):
+        raise ConfigError(f"{out}: holds a prepared log or a recommender; give the comparison a folder of its own")
     place = Place(out)
     cells = TrackedCells(tracker(track), place)
     folder = _shop(out) if data is None else data
@@ -97,7 +103,7 @@ def compare(
     words.protocol(protocol)
     grid = Grid(
         title=f"Comparison on {folder.name}",
-        rows=tuple(_rows(",".join(first_choice(log)) if models is None else models, budget, words.settings(set))),
+        rows=tuple(_rows(",".join(first_choice(log)) if models is None else models, budget, _settings(set, "--seeds"))),
         seeds=tuple(range(seeds)),
         ask=protocol,
         metric=metric,
@@ -105,12 +111,14 @@ def compare(
         cutoffs=lengths(metric, cutoffs),
         data=fingerprint(log),
     )
-    out.mkdir(parents=True, exist_ok=True)
-    place.begin(grid)
-    run(place, folder, workers=workers, threads=threads, device=device, finished=cells)
-    summary = publish(place, folder)
+    check(grid)
+    with alone(place.folder):
+        place.begin(grid)
+        run(place, folder, workers=workers, threads=threads, device=device, finished=cells)
+        summary = publish(place, folder)
     cells.close()
-    look = f"look at {out / 'report.html'}; every number is in {out / 'numbers.csv'}"
+    page = out / "report.html"
+    look = f"look at {page if page.exists() else out / 'table.md'}; every number is in {out / 'numbers.csv'}"
     show({"folder": str(out), **facts_of(summary)}, f"{markdown(summary)}\n{look}", json)
 
 
@@ -162,7 +170,6 @@ def tune(
 
     from foretaste.cli import show
     from foretaste.compare.cell import tune as search
-    from foretaste.compare.trials import Bench, Crew
     from foretaste.training.progress import clock
 
     if workers < 1:
@@ -171,11 +178,13 @@ def tune(
     if out.exists():
         raise ConfigError(f"{out}: is there already; name another file for the recipe, or delete this one")
     log = Prepared.open(data)
-    row = Row(name=model, model=model, settings=words.settings(set), trials=trials)
+    row = Row(name=model, model=model, settings=_settings(set, "--seed"), trials=trials)
     asked: dict[str, Any] = {"metric": metric, "show": (metric,), "cutoffs": lengths(metric), "data": fingerprint(log)}
     grid = Grid(title="", rows=(row,), seeds=(seed,), ask=protocol, **asked)
     place = Place(out.with_name(f"{out.name}.run"))
-    Bench(log, grid, row, seed, place, device).recommender({}).check_needs(log)  # before anything is made
+    first = Bench(log, grid, row, seed, place, device).recommender({})
+    first.check_needs(log)  # before anything is made
+    own = {"metric": metric, "seed": seed} if first.kind.learns == "gradient" else {}
     live = sys.stderr.isatty()
 
     def say(facts: Mapping[str, Any]) -> None:
@@ -183,12 +192,14 @@ def tune(
             text = f"\r\033[K{facts['step']} pass {facts['epoch']}/{facts['epochs']} {facts['share']:4.0%}"
             print(text, end="", file=sys.stderr, flush=True)
 
-    place.folder.mkdir(parents=True, exist_ok=True)
     with alone(place.folder):
         _begin(place, grid)
         with Crew(place, data, model, seed, threads, device, workers, say) as crew:
             found, best = search(log, grid, row, seed, place, device, say, crew if workers > 1 else None)
-        write_text(out, _recipe(model, metric, best.score, len(found), {**row.settings, **best.change}))
+        what = f"{metric} {100 * best.score:.2f} %"
+        about = f"Best of {len(found)} settings on the validation part, asked {protocol}: {what}."
+        write_text(out, _recipe(model, about, {**own, **row.settings, **best.change}))
+        RunRecipe.read(str(out))  # who trains by it must be able to, before the search is forgotten
         shutil.rmtree(place.folder, ignore_errors=True)
     lines = [f"{'':3} {metric:>10}  {'passes':>6}  {'time':>6}  settings"]
     for number, trial in enumerate(found, 1):
@@ -197,12 +208,23 @@ def tune(
         changes = ", ".join(f"{name} = {plain(value)}" for name, value in trial.change.items())
         lines.append(f"{mark}{number:2} {score}  {trial.passes:6}  {clock(trial.seconds):>6}  {changes}")
     facts = {"saved": str(out), "best": best.as_dict(), "tried": [trial.as_dict() for trial in found]}
-    show(facts, "\n".join([*lines, "", f"saved: {out}"]), json)
+    train = f"train by it: foretaste train {data} --out FOLDER --recipe {out} --protocol {protocol}"
+    show(facts, "\n".join([*lines, "", f"saved: {out}", train]), json)
 
 
 def first_choice(log: Prepared) -> tuple[str, ...]:
     """The models that are compared where none are named: by whether the log says who came."""
     return WITH_USERS if "users" in log.offers else WITHOUT_USERS
+
+
+def _settings(given: Settings, seeds: str) -> dict[str, Any]:
+    """What `--set` says, without what is the same for all that is tried."""
+    found = words.settings(given)
+    for key in found:
+        for name, flag in (("seed", seeds), ("metric", "--metric")):
+            if key.rpartition(".")[2] == name:
+                raise ConfigError(f"--set {key}: is the same for all that is tried; say it with {flag}")
+    return found
 
 
 def _begin(place: Place, grid: Grid) -> None:
@@ -261,10 +283,7 @@ def _shop(out: Path) -> Path:
     return folder
 
 
-def _recipe(model: str, metric: str, score: float, trials: int, settings: Mapping[str, Any]) -> str:
+def _recipe(model: str, about: str, settings: Mapping[str, Any]) -> str:
     """A TOML recipe that `foretaste train --recipe` reads."""
-    import json
-
-    about = f"Best of {trials} settings on the validation part: {metric} {100 * score:.2f} %."
-    lines = [f"model = {json.dumps(model)}", f"about = {json.dumps(about)}", "refit = true", "", "[settings]"]
-    return "\n".join([*lines, *(f"{name} = {json.dumps(value)}" for name, value in settings.items())]) + "\n"
+    lines = [f"model = {written(model, True)}", f"about = {written(about, True)}", "refit = true", "", "[settings]"]
+    return "\n".join([*lines, *(f"{name} = {written(value, True)}" for name, value in settings.items())]) + "\n"

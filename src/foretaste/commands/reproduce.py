@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,17 +10,22 @@ from typing import Any
 
 from foretaste.compare.grid import Place
 from foretaste.compare.publish import fingerprint, publish
-from foretaste.compare.run import run
+from foretaste.compare.run import alone, run
 from foretaste.compare.summary import Line, Summary, summarise
 from foretaste.compare.tables import Table, names, table
 from foretaste.compare.tracked import TrackedCells
+from foretaste.compare.trials import check
 from foretaste.compare.written import markdown
 from foretaste.data import datasets
 from foretaste.data.files import write_text
 from foretaste.data.prepared import Prepared
+from foretaste.data.recipes import DataRecipe
 from foretaste.errors import ConfigError, DataError, SavedFileError
 from foretaste.options import Device, Flag, Json, Threads, Track
 from foretaste.training.tracking import tracker
+
+TOLD = {"title", "about", "origin", "terms", "items", "counts", "published"}
+"""What a data recipe says that makes no event another."""
 
 
 def reproduce(
@@ -77,14 +83,16 @@ def reproduce(
     if seeds is not None and seeds < 1:
         raise ConfigError(f"seeds = {seeds}; give at least 1")
     wanted, place = table(name), Place(out / (name if name in names() else Path(name).stem))
+    check(wanted.grid())
     cells = TrackedCells(tracker(track), place)
     folder = prepared_folder(wanted, data, out)
     log = Prepared.open(folder)
     grid = wanted.grid(tuple(range(seeds or wanted.seeds)), fingerprint(log))
     only = [grid.row(part.strip()).name for part in rows.split(",") if part.strip()] or [row.name for row in grid.rows]
-    place.begin(grid)
-    run(place, folder, only=only, workers=workers, threads=threads, device=device, finished=cells)
-    summary = publish(place, folder)
+    with alone(place.folder):
+        place.begin(grid)
+        run(place, folder, only=only, workers=workers, threads=threads, device=device, finished=cells)
+        summary = publish(place, folder)
     cells.close()
     if ledger is not None:
         write_text(ledger, page(out, summaries(out)))
@@ -95,14 +103,32 @@ def prepared_folder(wanted: Table, data: tuple[str, ...], out: Path) -> Path:
     """The log of a table, prepared once for all tables that want it."""
     folder = out / "data" / Path(wanted.data).stem
     if folder.exists():
+        _check_prepared(folder, wanted)
+        if data:
+            print(f"{folder}: was prepared before and is used; delete it to read --data again", file=sys.stderr)
         return folder
     if not data:
         raise ConfigError(
             f"this table is made from {wanted.data}: {datasets.recipe(wanted.data).title}. Say with --data where its "
-            f"files are (`foretaste reproduce --list` shows what each table needs)"
+            f"files are; `foretaste recipes {wanted.data}` shows which they are, and where they come from"
         )
     datasets.apply(datasets.recipe(wanted.data), *data, folder=folder)
     return folder
+
+
+def _check_prepared(folder: Path, wanted: Table) -> None:
+    """Refuse a log that another recipe made, of the same name or changed since; one without a recipe is trusted."""
+    made = dict(Prepared.open(folder).manifest.get("recipe") or {})
+    if not made:
+        return
+    made.pop("found", None)
+    one, other = (recipe.model_dump(exclude=TOLD) for recipe in (DataRecipe.of(made), datasets.recipe(wanted.data)))
+    changed = next((name for name, value in one.items() if value != other[name]), None)
+    if changed is not None:
+        raise ConfigError(
+            f"{folder}: was prepared by another recipe than {wanted.data} is now ({changed} differs); delete it and "
+            "say with --data where the files are, or choose another --out"
+        )
 
 
 def summaries(out: Path) -> dict[str, Summary | None]:

@@ -35,8 +35,11 @@ def make(
     prepared: Prepared, grid: Grid, row: Row, seed: int, place: Place, device: str, say: Say, crew: Crew | None = None
 ) -> dict[str, Any]:
     """The cell, as it is kept."""
-    tried, chosen = tune(prepared, grid, row, seed, place, device, say, crew)
     bench = Bench(prepared, grid, row, seed, place, device)
+    tried: list[Trial] = []
+    chosen = Trial({}, float("nan"))  # of a model with nothing to choose, not even the number of passes
+    if row.tries or row.trials > 1 or bench.recommender({}).kind.learns != "counts":
+        tried, chosen = tune(prepared, grid, row, seed, place, device, say, crew)
     final = bench.recommender(chosen.change)
     counts = final.kind.learns == "counts"
     folder = None if counts else bench.folder(chosen.change)
@@ -100,8 +103,6 @@ def tune(
         return [], Trial(first["chosen"], float("nan"))
     bench = Bench(prepared, grid, row, seed, place, device)
     plain = bench.recommender({})
-    if plain.kind.learns == "counts" and not row.tries and row.trials == 1:
-        return [], Trial({}, float("nan"))  # nothing to choose, not even the number of passes
     crew = None if max(len(row.tries), row.trials) == 1 else crew
     number, at_once = itertools.count(1), 1 if crew is None else crew.count
 

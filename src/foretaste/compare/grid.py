@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -67,14 +67,14 @@ class Grid(Config):
     """Chooses on the validation part."""
     show: tuple[str, ...] = ("recall@20", "mrr@20")
     """Metrics of the table; rows are compared case by case in the first."""
-    cutoffs: tuple[int, ...] = (5, 10, 20)
+    cutoffs: tuple[Annotated[int, Field(ge=1)], ...] = Field((5, 10, 20), min_length=1)
     """List lengths that are measured."""
     reference: str = ""
     """The row that all others are compared with; left out, the best in the first metric shown."""
     about: str = ""
     """What a reader must know, above the table."""
     data: str = ""
-    """The log: fingerprint of the prepared folder."""
+    """The log: `publish.fingerprint` of the prepared folder."""
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -176,6 +176,8 @@ def _joined(old: Grid, new: Grid, path: Path, there: Collection[str]) -> Grid:
     """The rows and seeds of both. What would make another measurement of the rows that are `there` is refused."""
     before, after = old.as_dict(), new.as_dict()
     for field in FIXED:
+        if field == "data" and before[field] == after[field].partition("-")[0]:
+            continue  # begun when a fingerprint was of the items alone; from now on it says all
         if before[field] != after[field]:
             raise ConfigError(
                 f"{path.parent}: this comparison was begun with {field} = {before[field]!r}, not {after[field]!r}; "

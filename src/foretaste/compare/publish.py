@@ -39,5 +39,11 @@ def publish(place: Place, data: Path | None) -> Summary:
 
 
 def fingerprint(log: Prepared) -> str:
-    """Of the events and their parts: two logs with the same one give the same cases."""
-    return digest(log.sequences.items, log.sequences.part)
+    """Two logs with the same one give the same cases and trainings: ITEMS-REST.
+
+    ITEMS is of the items and their parts, and all that grids of earlier versions say; REST is of everything else.
+    """
+    of = log.sequences
+    columns = [of.columns[name] for name in sorted(of.columns)]
+    rest = digest(of.users, of.sessions, of.user_numbers, of.times, of.target, *columns)
+    return f"{digest(of.items, of.part)}-{rest}"

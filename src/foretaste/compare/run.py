@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ def run(
     out: TextIO | None = None,
     finished: Callable[[dict[str, Any]], None] = lambda cell: None,
 ) -> None:
-    """Make every cell that is not there yet; of these rows `only`, where some are named.
+    """Make every cell that is not there yet; of these rows `only`, where some are named. Who calls is `alone`.
 
     A cell that fails leaves a file that says why, the others go on; failed cells are tried again by the next run.
     `workers` processes are at work at a time, with `threads` threads each: one cell each, and where there are more
@@ -67,16 +67,15 @@ def run(
     first, *others = sorted(grid.seeds)
     choosing = sum(row.trials > 1 or len(row.tries) > 1 for row in grid.rows)
     how = How(data, threads, device, max(1, workers // choosing) if choosing else 1, finished)
-    with alone(place.folder):
-        board = Board(place, grid, out)
-        for job in board.all:
-            if (there := place.read(*job)) is not None:
-                finished(there)
-        for seeds in ((first,), tuple(others)):  # the first seed chooses for the others
-            jobs = [(row.name, seed) for seed in seeds for row in grid.rows if place.read(row.name, seed) is None]
-            jobs = [job for job in jobs if job[1] == first or place.read(job[0], first) is not None]
-            _all(jobs, place, workers, how, board)
-        board.close()
+    board = Board(place, grid, out)
+    for job in board.all:
+        if (there := place.read(*job)) is not None:
+            finished(there)
+    for seeds in ((first,), tuple(others)):  # the first seed chooses for the others
+        jobs = [(row.name, seed) for seed in seeds for row in grid.rows if place.read(row.name, seed) is None]
+        jobs = [job for job in jobs if job[1] == first or place.read(job[0], first) is not None]
+        _all(jobs, place, workers, how, board)
+    board.close()
 
 
 def _all(jobs: Sequence[Job], place: Place, workers: int, how: How, board: Board) -> None:
@@ -86,7 +85,7 @@ def _all(jobs: Sequence[Job], place: Place, workers: int, how: How, board: Board
 
     def one(job: Job) -> None:
         if not stopping.is_set():
-            _one(job, place, how, board, children)
+            _one(job, place, how, board, children, stopping)
 
     with ThreadPoolExecutor(workers) as pool:
         waiting = [pool.submit(one, job) for job in jobs]
@@ -100,10 +99,18 @@ def _all(jobs: Sequence[Job], place: Place, workers: int, how: How, board: Board
             raise
 
 
-def _one(job: Job, place: Place, how: How, board: Board, children: dict[Job, subprocess.Popen[str]]) -> None:
-    """One cell, in its process."""
+def _one(
+    job: Job,
+    place: Place,
+    how: How,
+    board: Board,
+    children: dict[Job, subprocess.Popen[str]],
+    stopping: threading.Event,
+) -> None:
+    """One cell, in its process. One that was interrupted is not made yet, and has not failed."""
     row, seed = job
-    log = place.run(row, seed).with_suffix(".log")
+    run = place.run(row, seed)
+    log = run.with_name(f"{run.name}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     failed = place.failure(row, seed)
     failed.unlink(missing_ok=True)
@@ -115,6 +122,8 @@ def _one(job: Job, place: Place, how: How, board: Board, children: dict[Job, sub
     with log.open("w") as errors:
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
         children[job] = child
+        if stopping.is_set():  # since this cell was begun: whoever ends the others has not seen it
+            child.terminate()
         assert child.stdout is not None
         for line in child.stdout:
             if line.startswith("{"):
@@ -127,24 +136,34 @@ def _one(job: Job, place: Place, how: How, board: Board, children: dict[Job, sub
         board.end(job, "")
         how.finished(cell)
         return
-    told = said.get("refused") or said.get("failed")
-    why = told or _death(code, log)
-    if told:
+    if stopping.is_set() or code == -signal.SIGINT:
         log.unlink(missing_ok=True)
+        board.end(job, "interrupted")
+        return
+    why = _why(said, code, log)
     write_text(
         failed, json.dumps({"row": row, "seed": seed, "refused": "refused" in said, "why": why}, indent=1) + "\n"
     )
     board.end(job, why)
 
 
-def _death(code: int, log: Path) -> str:
-    """Why a process ended that did not say so itself."""
-    if code < 0:
-        name = signal.Signals(-code).name
-        hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
-        return f"its process was ended by {name}{hint}"
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return f"{lines[-1] if lines else f'exit status {code}'} (the whole story: {log})"
+def _why(said: Mapping[str, Any], code: int, log: Path) -> str:
+    """Why a cell is not there: its own last word, or how its process ended. The log stays if it says more."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.exists() else []
+    if "refused" in said or not lines:
+        log.unlink(missing_ok=True)
+        return str(said.get("refused") or said.get("failed") or f"its process {ended(code)}")
+    if "failed" in said:
+        return f"{said['failed']} (its process said more: {log})"
+    return f"{lines[-1] if code >= 0 else f'its process {ended(code)}'} (the whole story: {log})"
+
+
+def ended(code: int) -> str:
+    """How a process ended, by its exit status."""
+    if code >= 0:
+        return f"ended with exit status {code}"
+    name = signal.Signals(-code).name
+    return f"was ended by {name}{', perhaps for want of memory' if name == 'SIGKILL' else ''}"
 
 
 class Board:
@@ -240,7 +259,8 @@ class Board:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Two runs in one folder would make the same cells, and write in one journal of a search."""
+    """Two runs in one folder would make the same cells, and write in one grid and one journal of a search."""
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

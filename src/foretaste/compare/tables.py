@@ -86,7 +86,7 @@ class Table(Config):
     reference: str = ""
     """The row that the others are compared with."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Of every row that learns by gradient, as far as its model has them."""
+    """Of every row that learns by gradient; the models of all of them must have these."""
     seeds: int = 1
     """Trainings of each row, where nobody asks for another number."""
     tries: tuple[dict[str, Any], ...] = ()

@@ -24,10 +24,11 @@ from typing import Any, Self
 from foretaste import words
 from foretaste.compare.cost import spent
 from foretaste.compare.grid import Grid, Place, Row
+from foretaste.compare.run import ended
 from foretaste.compare.search import Settings, Stop, Trial, named, read
 from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import VALIDATION
-from foretaste.errors import ForetasteError, NeedsError, TrainingError
+from foretaste.errors import ConfigError, ForetasteError, NeedsError, TrainingError
 from foretaste.recommender import Recommender
 from foretaste.threads import WAITING
 
@@ -38,6 +39,16 @@ ERRORS = {"TrainingError": TrainingError, "NeedsError": NeedsError}
 
 class GivenUp(Exception):
     """Raised inside a training to end a trial that falls behind."""
+
+
+def check(grid: Grid) -> None:
+    """Refuse what a model does not take, in any row and any of its tries, before hours of work on the others."""
+    for row in grid.rows:
+        for change in row.tries or ({},):
+            try:
+                Recommender(row.model, **{**row.settings, **change})
+            except ConfigError as error:
+                raise ConfigError(f"row '{row.name}': {error}") from None
 
 
 class Bench:
@@ -151,7 +162,7 @@ class Crew:
                 raise ERRORS.get(said["error"], ForetasteError)(said["why"])
             elif said:
                 self.say(said)
-        raise ForetasteError(f"trial {number}: its process ended ({child.wait()}), perhaps for want of memory")
+        raise ForetasteError(f"trial {number}: its process {ended(child.wait())}")
 
     def _free(self) -> subprocess.Popen[str]:
         """One that waits, or a new one: as many are started as are asked for at once."""

@@ -18,11 +18,12 @@ def markdown(summary: Summary) -> str:
     """The table as Markdown."""
     grid, also = summary.grid, summary.grid.also
     names = [*grid.show, *(f"{name}: {metric}" for name in also for metric in grid.show)]
-    heads = ["row", *names, "paper", "difference", "seeds", "passes", "chosen", "tuning", "training", "memory",
+    paper = any(line.published for line in summary.lines)
+    heads = ["row", *names, *["paper"] * paper, "difference", "seeds", "passes", "chosen", "tuning", "training", "memory",
              "ms an answer"]  # fmt: skip
     lines = [f"# {grid.title}", "", *([grid.about.strip(), ""] if grid.about else [])]
     lines += [_asked(summary), "", f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
-    lines += [_row(line, names) for line in summary.lines if line.cells]
+    lines += [_row(line, names, paper) for line in summary.lines if line.cells]
     lines += [f"- {line.name}: {why}" for line in summary.lines for why in sorted(set(line.failures.values()))]
     below = [f"- {said}" for said in (*_notes(summary), *at_the_end(summary), *order(summary), *machines(summary))]
     return "\n".join([*lines, *(["", *below] if below else [])]) + "\n"
@@ -36,9 +37,9 @@ def _asked(summary: Summary) -> str:
     if cell is not None and cell["also"]:
         text += " Besides: " + "; ".join(f"{name}: {_counted(one)}" for name, one in cell["also"].items()) + "."
     text += (
-        " In percent, means over the seeds; where ties matter, a-b: counted against the model, and for it. In "
-        "round brackets the 95 % interval over users, each user's figure being the mean over the seeds; in square ones "
-        "the least and the greatest seed."
+        " In percent, means over the seeds; two figures, 1.2-1.4, where ties make a difference: counted against the "
+        "model, and for it. In round brackets the 95 % interval over users, each user's figure being the mean over the seeds; in "
+        "square ones the least and the greatest seed."
     )
     if grid.reference and summary.reference != grid.reference:
         text += f" The row {grid.reference}, with which the others are to be compared, is not there yet."
@@ -58,7 +59,7 @@ def _counted(test: Mapping[str, Any]) -> str:
     return f"{test['protocol']}, {test['cases']:,} cases{targets} among {test['n_items']:,} items"
 
 
-def _row(line: Line, names: Sequence[str]) -> str:
+def _row(line: Line, names: Sequence[str], paper: bool) -> str:
     figures = [line.figures[name].text() if name in line.figures else "" for name in names]
     pair, cell = line.against, line.cells[0]
     gap = ""
@@ -73,7 +74,7 @@ def _row(line: Line, names: Sequence[str]) -> str:
         "" if memory is None else f"{memory:,.0f} MB",
         "" if answer is None else f"{answer:.1f}",
     ]
-    return f"| {' | '.join([line.name, *figures, line.published, gap, str(len(line.cells)), passes, chosen, *cost])} |"
+    return f"| {' | '.join([line.name, *figures, *[line.published] * paper, gap, str(len(line.cells)), passes, chosen, *cost])} |"
 
 
 def _notes(summary: Summary) -> Iterator[str]:
