@@ -19,8 +19,8 @@ def markdown(summary: Summary) -> str:
     grid, also = summary.grid, summary.grid.also
     names = [*grid.show, *(f"{name}: {metric}" for name in also for metric in grid.show)]
     paper = any(line.published for line in summary.lines)
-    heads = ["row", *names, *["paper"] * paper, "difference", "seeds", "passes", "chosen", "tuning", "training", "memory",
-             "ms an answer"]  # fmt: skip
+    heads = ["row", *names, *["paper"] * paper, "difference", "seeds", "passes", "chosen"]
+    heads += ["tuning", "training", "memory", "ms an answer"]
     lines = [f"# {grid.title}", "", *([grid.about.strip(), ""] if grid.about else [])]
     lines += [_asked(summary), "", f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     lines += [_row(line, names, paper) for line in summary.lines if line.cells]
@@ -38,8 +38,8 @@ def _asked(summary: Summary) -> str:
         text += " Besides: " + "; ".join(f"{name}: {_counted(one)}" for name, one in cell["also"].items()) + "."
     text += (
         " In percent, means over the seeds; two figures, 1.2-1.4, where ties make a difference: counted against the "
-        "model, and for it. In round brackets the 95 % interval over users, each user's figure being the mean over the seeds; in "
-        "square ones the least and the greatest seed."
+        "model, and for it. In round brackets the 95 % interval over users, each user's figure being the mean over the "
+        "seeds; in square ones the least and the greatest seed."
     )
     if grid.reference and summary.reference != grid.reference:
         text += f" The row {grid.reference}, with which the others are to be compared, is not there yet."
@@ -74,7 +74,8 @@ def _row(line: Line, names: Sequence[str], paper: bool) -> str:
         "" if memory is None else f"{memory:,.0f} MB",
         "" if answer is None else f"{answer:.1f}",
     ]
-    return f"| {' | '.join([line.name, *figures, *[line.published] * paper, gap, str(len(line.cells)), passes, chosen, *cost])} |"
+    found = [line.name, *figures, *[line.published] * paper, gap]
+    return f"| {' | '.join([*found, str(len(line.cells)), passes, chosen, *cost])} |"
 
 
 def _notes(summary: Summary) -> Iterator[str]:
