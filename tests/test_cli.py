@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import inspect
 import json
 import os
@@ -26,6 +27,10 @@ from foretaste.training.settings import TrainConfig
 from tests.shell import Shell
 
 COMMANDS = ("demo", "prepare", "train", "evaluate", "recommend", "models", "recipes", "inspect", "doctor")
+LOADED_LATE = {
+    "prepare": "prepare", "compare": "compare", "tune": "compare", "reproduce": "reproduce", "inspect": "inspect",
+    "serve": "serve", "replay": "replay",
+}  # fmt: skip
 COLUMNS = ("--session", "session", "--item", "item", "--time", "time")
 SMALL = ("--set", "hidden_size=8", "--set", "embedding_size=8", "--set", "batch=64")
 SETTINGS = {"hidden_size": 8, "embedding_size": 8, "batch": 64, "epochs": 2}
@@ -66,7 +71,15 @@ def test_without_arguments_it_lists_the_commands(ft: Shell) -> None:
     assert ft.well("--version").out.strip() == foretaste.__version__
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def test_the_list_says_of_every_command_what_its_page_says(ft: Shell) -> None:
+    shown = " ".join(ft.well("--help").out.replace("│", " ").split())
+    for command, module in LOADED_LATE.items():
+        function = getattr(importlib.import_module(f"foretaste.commands.{module}"), command)
+        said = function.__doc__.splitlines()[0].replace("`", "")
+        assert f" {command} {said} " in shown
+
+
+@pytest.mark.parametrize("command", sorted({*COMMANDS, *LOADED_LATE}))
 def test_every_help_has_an_example_that_can_be_read(ft: Shell, command: str) -> None:
     shown = " ".join(ft.well(command, "--help").out.split())
     example = shown.split("Example: ")[1]

@@ -37,10 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 well, 2 for an error that a line explains, 1 for a fault, 130 if interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.update({**WAITING, **os.environ})  # before torch is loaded
+    command = next((word for word in given if not word.startswith("-")), "")
     try:
+        if command in app and app[command].default_command:
+            app[command].help = None  # on its own page the whole docstring, not the line of the list
         app([word for word in given if word != "--debug"], exit_on_error=False, print_error=False)
     except (Exception, KeyboardInterrupt) as error:
-        command = next((word for word in given if not word.startswith("-")), "")
         end(error, command=command, debug="--debug" in given)
     end()
 
@@ -61,7 +63,11 @@ def demo(*, simulated: Flag = False, json: Json = False) -> None:
     show(*run(simulated=simulated), json)
 
 
-app.command("foretaste.commands.prepare:prepare", name="prepare")
+app.command(
+    "foretaste.commands.prepare:prepare",
+    name="prepare",
+    help="Read a log (CSV or Parquet), check it, cut sessions, filter, split, number the items; write a folder.",
+)
 
 
 @app.command
@@ -178,9 +184,21 @@ def evaluate(
     show(found.as_dict(), found.table(), json)
 
 
-app.command("foretaste.commands.compare:compare", name="compare")
-app.command("foretaste.commands.compare:tune", name="tune")
-app.command("foretaste.commands.reproduce:reproduce", name="reproduce")
+app.command(
+    "foretaste.commands.compare:compare",
+    name="compare",
+    help="A fair comparison of models on one log: same split, same questions, same tuning budget, several seeds.",
+)
+app.command(
+    "foretaste.commands.compare:tune",
+    name="tune",
+    help="Search a model's settings on the validation part, and write the best as a recipe for `foretaste train`.",
+)
+app.command(
+    "foretaste.commands.reproduce:reproduce",
+    name="reproduce",
+    help="Make a table of one of the five papers again, with the paper's number beside ours.",
+)
 
 
 @app.command
@@ -249,9 +267,21 @@ def recipes(name: str | None = None, /, *, json: Json = False) -> None:
     show(*(inspect_recipes() if name is None else inspect_recipe(name)), json)
 
 
-app.command("foretaste.commands.inspect:inspect", name="inspect")
-app.command("foretaste.commands.serve:serve", name="serve")
-app.command("foretaste.commands.replay:replay", name="replay")
+app.command(
+    "foretaste.commands.inspect:inspect",
+    name="inspect",
+    help="What a log is like, which protocol fits it, and what each model could use of it.",
+)
+app.command(
+    "foretaste.commands.serve:serve",
+    name="serve",
+    help="Serve a recommender over HTTP, with a live memory for each user that every event advances.",
+)
+app.command(
+    "foretaste.commands.replay:replay",
+    name="replay",
+    help="Send a log to a running service, in the order of time. Sent twice, it is taken in once.",
+)
 app.command("foretaste.commands.store:store", name="store", help="Look after a store of users, beside the service.")
 
 
