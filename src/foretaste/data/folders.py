@@ -41,8 +41,10 @@ def written_whole(folder: Path, manifest: str = MANIFEST) -> Iterator[Path]:
         made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".writing", dir=folder.parent))
         made.chmod(0o777 & ~_umask())
         yield made
-        for file in (*made.iterdir(), made):
+        for file in made.iterdir():
+            file.chmod(0o666 & ~_umask())  # safetensors writes for its owner alone
             to_disk(file)
+        to_disk(made)
         _put(made, folder)
     except OSError as error:
         reason = error.strerror or str(error)
