@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 Flag = Annotated[bool, Parameter(show_default=False)]
 Json = Annotated[bool, Parameter(name="--json", help="Print one JSON object instead of text.", show_default=False)]
 Count = Annotated[int, Parameter(name=["-k", "--k"])]
-Threads = Annotated[int, Parameter(help="Of torch; more than one only pays for tens of thousands of items.")]
-AnyThreads = Annotated[int | None, Parameter(help="Of torch. Default: as many as there are cores.")]
+Threads = Annotated[
+    int, Parameter(help="Threads for PyTorch. More than one helps only from some ten thousand items on.")
+]
+AnyThreads = Annotated[int | None, Parameter(help="Threads for PyTorch. Default: as many as there are cores.")]
 Device = Annotated[str, Parameter(help="cpu, cuda, cuda:1, ...")]
 Track = Annotated[
     str | None,
@@ -43,7 +45,7 @@ class Columns:
     session: str | None = None
     """Column of session ids."""
     time: str | None = None
-    """Column of times: integers (s or ms), dates or ISO text."""
+    """Column of times: numbers (s, ms, us or ns), dates, or ISO text such as 2024-05-01 10:00."""
     order: str | None = None
     """Column of positions, for a log without times or to break their ties."""
     session_order: str | None = None
@@ -98,7 +100,7 @@ class Steps:
     repeats: Literal["keep", "collapse"] = "keep"
     """collapse keeps the first of immediate repeats of an item."""
     gap: str | None = None
-    """Begin a new session after a pause longer than this, such as 30m or 1h."""
+    """Begin a new session after a pause longer than this, with its unit: 90s, 30m, 1h or 2d."""
     per_day: Flag = False
     """One session a user and calendar day."""
     item_support: int = 0
@@ -110,6 +112,8 @@ class Steps:
 
     def read(self, columns: Columns, source: str, **options: Any) -> EventLog:
         """The log of one source after these steps."""
+        if self.gap is not None and self.gap.strip().isdecimal():
+            raise ConfigError(f"gap = {self.gap}: {self.gap} of what? Say {self.gap}s, {self.gap}m or {self.gap}h")
         log = columns.read(source, duplicates=self.duplicates, repeats=self.repeats, **options)
         if self.gap is not None or self.per_day:
             log = log.sessions(gap=self.gap, per="day" if self.per_day else None)
