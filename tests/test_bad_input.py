@@ -91,6 +91,10 @@ def read(table: Any, **options: Any) -> EventLog:
         (b"1,2,1600000000\n1,3,1600000001\n", ["no column 'item'", "names"]),
         (GOOD.replace("item", "Item", 1).encode(), ["did you mean 'Item'"]),
         (b"session,item,time\n1,,1600000000\n2,,1600000001\n", ["none of its 2 rows", "no item: 2", "line 2"]),
+        (
+            b"session,item,time\n1,2,01/05/2024 10:00\n",
+            ["time cannot be read: 1", "or ISO text such as 2024-05-01 10:00"],
+        ),
         (GOOD.encode("utf-16"), ["neither CSV nor Parquet"]),
         (b"PAR1" + b"x" * 100, ["cannot be read"]),
         (gzip.compress(GOOD.encode())[:-50], ["cut off or damaged"]),
@@ -165,7 +169,7 @@ def test_sessions_of_one_event_teach_nothing(ft: Shell) -> None:
     Path("log.csv").write_text(HEAD + "".join(f"{row},{row % 4},{1_600_000_000 + row}\n" for row in range(40)))
     ft.well("prepare", "log.csv", "--out", "out", *COLUMNS)
     refused(ft("train", "out", "--out", "narm", *SMALL), "nothing to ask")
-    ft.well("prepare", "log.csv", "--out", "out", *COLUMNS, "--validation", "none")
+    ft.well("prepare", "log.csv", "--out", "out", *COLUMNS, "--validation", "none", "--replace")
     refused(ft("train", "out", "--out", "narm", *SMALL), "no event that follows another")
     assert not Path("narm").exists()
 
@@ -198,7 +202,7 @@ def test_bad_rows_are_counted_by_reason_and_written_aside(ft: Shell) -> None:
     }
     rows = [row for rows in bad.values() for row in rows]
     Path("log.csv").write_text(GOOD + "\n".join(rows) + "\n")
-    command = ("prepare", "log.csv", "--out", "out", *COLUMNS)
+    command = ("prepare", "log.csv", "--out", "out", *COLUMNS, "--replace")
     ran = ft.well(*command, "--rejected", "bad.csv", "--json")
     step = next(step for step in ran.json["steps"] if step["name"] == "reject")
     assert step["events"] == 100
@@ -211,6 +215,8 @@ def test_bad_rows_are_counted_by_reason_and_written_aside(ft: Shell) -> None:
     assert step["detail"] in ft.well(*command).out
     before = contents(Path("out"))
     refused(ft(*command, "--strict"), "line 102: no item")
+    Path("log.csv").write_text(GOOD + "21,3,yesterday\n")
+    refused(ft(*command, "--strict"), "time cannot be read: {", "Times are numbers (s, ms, us or ns)")
     assert contents(Path("out")) == before
 
 
@@ -527,7 +533,7 @@ def test_a_damaged_prepared_folder(
 
 
 def test_a_damaged_checkpoint(ft: Shell, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = ("train", made / "prepared", "--out", "narm", *SMALL)
+    command = ("train", made / "prepared", "--out", "narm", *SMALL, "--replace")
     with monkeypatch.context() as patch:
         patch.setattr("foretaste.training.checkpoint.forget", lambda folder: None)
         ft.well(*command)
@@ -556,10 +562,10 @@ def no_file_larger_than(size: int) -> Iterator[None]:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("prepare", "good.csv", "--out", "prepared", *COLUMNS),
+        ("prepare", "good.csv", "--out", "prepared", *COLUMNS, "--replace"),
         ("prepare", "bad.csv", "--out", "new", *COLUMNS, "--rejected", "rejected.csv"),
-        ("train", "prepared", "--out", "narm", *SMALL),
-        ("train", "prepared", "--out", "pop", "--model", "pop"),
+        ("train", "prepared", "--out", "narm", *SMALL, "--replace"),
+        ("train", "prepared", "--out", "pop", "--model", "pop", "--replace"),
         ("evaluate", "narm", "prepared", "--out", "ranks.npz"),
     ],
     ids=lambda arguments: " ".join(arguments[:2]),

@@ -130,7 +130,7 @@ def test_prepare_reads_a_csv_that_must_be_explained_within_the_room_it_gets(ft: 
     rows = [(session, item, 10**9 + row) for row, (session, item) in enumerate([(1, "thé"), (1, "thé"), (1, "café")])]
     lines = ["~".join(map(str, row)) for row in [("session", "item", "time"), *rows, rows[2]]]
     (tmp_path / "log.csv").write_bytes("\n".join(lines).encode("latin-1"))
-    command = ("prepare", tmp_path / "log.csv", "--out", tmp_path / "out", *COLUMNS, "--split", "none")
+    command = ("prepare", tmp_path / "log.csv", "--out", tmp_path / "out", *COLUMNS, "--split", "none", "--replace")
     how = ("--encoding", "latin-1", "--delimiter", "~", "--validation", "none")
     assert ft.well(*command, *how, "--json").json["counts"]["all"]["events"] == 4
     steps = ("--repeats", "collapse", "--duplicates", "drop", "--memory-limit", "200MB", "--threads", "1")
@@ -193,7 +193,7 @@ def test_the_newest_tenth_is_the_test_unless_another_is_named(made: Path) -> Non
 
 
 def test_a_split_or_none(ft: Shell, made: Path, tmp_path: Path) -> None:
-    command = ("prepare", made / "clicks.csv", "--out", tmp_path / "out", *COLUMNS, "--json")
+    command = ("prepare", made / "clicks.csv", "--out", tmp_path / "out", *COLUMNS, "--json", "--replace")
     counts = ft.well(*command, "--split", "none", "--validation", "none").json["counts"]
     assert counts["train"] == counts["all"]
     assert ft.well(*command, "--split", "none").json["counts"]["validation"]["events"] > 0
@@ -220,7 +220,7 @@ def test_a_recipe_of_ones_own(ft: Shell, made: Path, tmp_path: Path) -> None:
     events = Prepared.open(tmp_path / "out").manifest["counts"]["all"]["events"]
     lines = [line.split() for line in shown.splitlines() if line.startswith("all events")]
     assert lines[0] == ["all", "events", f"{events:,}", "7", "-"]
-    ran = ft(*command, "--gap", "30m")
+    ran = ft(*command, "--gap", "30m", "--replace")
     assert (ran.status, "stand in the recipe" in ran.err) == (2, True)
 
 
@@ -263,7 +263,7 @@ def test_train_does_what_python_does_and_tells_its_progress(ft: Shell, made: Pat
     theirs = Recommender.load(tmp_path / "narm")
     history = ours.trained.items.ids[:3]
     assert theirs.recommend(history, 5) == ours.recommend(history, 5)
-    facts = ft.well(*command, "--json").json
+    facts = ft.well(*command, "--replace", "--json").json
     assert facts["saved"] == str(tmp_path / "narm")
     assert [one["epoch"] for one in facts["history"]] == [1, 2]
     assert facts["config"]["hidden_size"] == 8
@@ -288,14 +288,14 @@ def test_a_run_that_is_stopped_goes_on_and_one_that_ended_begins_afresh(
     assert "pass 1/1" not in ft.well(*command).err  # nothing was left to do but to save
     assert not checkpoint.exists()
     assert (tmp_path / "narm.run" / "log.jsonl").read_text().count("\n") == 1
-    assert "pass 1/1" in ft.well(*command, "--set", "seed=1").err
+    assert "pass 1/1" in ft.well(*command, "--set", "seed=1", "--replace").err
 
 
 def test_training_recipes(ft: Shell, made: Path, tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(
         'model = "narm"\nrefit = true\n[settings]\nepochs = 1\nhidden_size = 6\nembedding_size = 4\n'
     )
-    command = ("train", made / "clicks", "--out", tmp_path / "out", "--json", "--recipe")
+    command = ("train", made / "clicks", "--out", tmp_path / "out", "--json", "--replace", "--recipe")
     facts = ft.well(*command, tmp_path / "run.toml", "--set", "hidden_size=5").json
     assert (facts["config"]["hidden_size"], facts["config"]["embedding_size"]) == (5, 4)
     assert facts["trained_with"]["refit"] is True
@@ -308,7 +308,25 @@ def test_a_place_that_is_taken_is_refused_before_training(ft: Shell, made: Path)
     ran = ft("train", made / "clicks", "--out", made / "clicks.csv")
     assert (ran.status, "pass 1" in ran.err) == (2, False)
     assert "not saved from here" in ran.err
-    assert "not saved from here" in ft("train", made / "clicks", "--out", made / "clicks", *SMALL).err
+    for replace in ((), ("--replace",)):
+        assert "not saved from here" in ft("train", made / "clicks", "--out", made / "clicks", *SMALL, *replace).err
+
+
+def test_what_was_made_before_is_replaced_only_if_that_is_asked_for(ft: Shell, made: Path, tmp_path: Path) -> None:
+    prepare = ("prepare", made / "clicks.csv", "--out", tmp_path / "out", *COLUMNS)
+    train = ("train", made / "clicks", "--out", tmp_path / "pop", "--model", "pop")
+    for command, what, file in (
+        (prepare, "a prepared log", "out/manifest.json"),
+        (train, "a recommender", "pop/recommender.json"),
+    ):
+        ft.well(*command)
+        before = (tmp_path / file).stat()
+        ran = ft(*command)
+        assert (ran.status, ran.err.count("\n")) == (2, 1)
+        assert f"{what} is there already; name another folder, or say --replace" in ran.err
+        assert (tmp_path / file).stat() == before
+        ft.well(*command, "--replace")
+        assert (tmp_path / file).stat().st_ino != before.st_ino
 
 
 # Evaluate, recommend
@@ -429,8 +447,8 @@ def test_recipes(ft: Shell, made: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("prepare", "clicks.csv", "--out", "again", *COLUMNS),
-        ("train", "clicks", "--out", "again-pop", "--model", "pop"),
+        ("prepare", "clicks.csv", "--out", "again", *COLUMNS, "--replace"),
+        ("train", "clicks", "--out", "again-pop", "--model", "pop", "--replace"),
         ("evaluate", "pop", "clicks"),
         ("recommend", "narm", "1", "--explain"),
         ("models",),

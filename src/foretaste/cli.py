@@ -81,6 +81,7 @@ def train(
     set: Settings = (),
     protocol: str | None = None,
     refit: Flag = False,
+    replace: Flag = False,
     track: Track = None,
     threads: Threads = 1,
     device: Device = "cpu",
@@ -107,8 +108,10 @@ def train(
         on whole sessions, per-step for the others.
     refit
         After choosing the number of passes on the validation part, train afresh on training + validation.
+    replace
+        Put the new recommender in the place of one that stands at --out.
     """
-    from foretaste.data.folders import check_place
+    from foretaste.data.folders import check_free
     from foretaste.data.prepared import Prepared
     from foretaste.inspection import trained_facts
     from foretaste.recommender import RunRecipe
@@ -117,7 +120,7 @@ def train(
     from foretaste.training.tracking import tracker
 
     words.use_threads(threads)
-    check_place(out, "recommender.json")
+    check_free(out, "a recommender", "recommender.json", replace=replace)
     plan = RunRecipe(model="narm") if recipe is None else RunRecipe.read(recipe)
     plan = plan if model is None else plan.with_(model=model)
     recommender, run = plan.recommender(**words.settings(set)), out.with_name(f"{out.name}.run")

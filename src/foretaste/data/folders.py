@@ -62,6 +62,13 @@ def check_place(folder: Path, manifest: str = MANIFEST) -> None:
         raise SavedFileError(f"{folder}: holds something that was not saved from here; give a new or an empty folder")
 
 
+def check_free(folder: Path, what: str, manifest: str = MANIFEST, *, replace: bool = False) -> None:
+    """As `check_place`, for a command: what was saved there before stays, unless it is asked to replace it."""
+    check_place(folder, manifest)
+    if not replace and (folder / manifest).exists():
+        raise SavedFileError(f"{folder}: {what} is there already; name another folder, or say --replace")
+
+
 def _put(made: Path, folder: Path) -> None:
     before = folder.with_name(f".{folder.name}.before")
     if folder.exists():

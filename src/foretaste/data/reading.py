@@ -25,6 +25,7 @@ from foretaste.data.times import DAY, Clock, Position, span
 from foretaste.data.workspace import Table, Workspace, name, text
 from foretaste.errors import DataError, nearest
 
+UNREAD = "time cannot be read"
 FEW = 1000
 """How many different actions are listed when one is not found."""
 C = TypeVar("C", bound=Cell)
@@ -143,7 +144,7 @@ class Reader:
             yield f"WHEN {self.user.value} IS NULL THEN 'no user'"
         if self.time is not None:
             moment, latest = self.time.value, int(time.time() * 1000) + DAY  # clocks differ
-            yield f"WHEN {self.time.missing()} THEN 'no time' WHEN {moment} IS NULL THEN 'time cannot be read'"
+            yield f"WHEN {self.time.missing()} THEN 'no time' WHEN {moment} IS NULL THEN '{UNREAD}'"
             yield f"WHEN {moment} < 0 THEN 'time before 1970' WHEN {moment} > {latest} THEN 'time in the future'"
         for cell, what in ((self.order, "position"), (self.session_order, "session order")):
             if cell is not None:
@@ -162,6 +163,8 @@ class Reader:
             return None, {}
         file, line, why, row = self.workspace.row(f"SELECT * FROM {aside} LIMIT 1")
         first = f"{file}, line {line}: {why}: {row[:200]}"
+        if why == UNREAD:
+            first += ". Times are numbers (s, ms, us or ns), dates, or ISO text such as 2024-05-01 10:00"
         if strict:
             raise DataError(
                 f"{first}. strict=True (--strict) accepts no such row: correct it, or read without it to set it aside"
