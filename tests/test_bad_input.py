@@ -381,6 +381,10 @@ def test_what_a_recommender_may_be_asked(made: Path) -> None:
         (("train", "prepared", "--out", "x", "--set", "metric=recal@5"), "did you mean 'recall@5'"),
         (("train", "prepared", "--out", "x", "--set", "loss=softmx"), "softmax"),
         (("train", "prepared", "--out", "x", "--model", "narn"), "did you mean 'narm'"),
+        (
+            ("train", "prepared", "--out", "x", "--model", "pop", "--set", "learning_rate=0.1"),
+            "'pop' counts, and takes no",
+        ),
         (("train", "prepared", "--out", "x", "--device", "cuda:99"), "device = 'cuda:99'"),
         (("train", "prepared", "--out", "x", "--recipe", "nothing.toml"), "no recipe 'nothing.toml'"),
         (("train", "good.csv", "--out", "x"), "foretaste prepare good.csv --out FOLDER"),
