@@ -385,6 +385,21 @@ def test_recommend_by_raw_ids_with_titles_and_reasons(ft: Shell, made: Path) -> 
     assert lines[-3:] == [f"{weight:6.0%}  thing no. {raw}" for raw, weight in most]
 
 
+def test_recommend_leaves_out_the_history_if_asked(ft: Shell, made: Path) -> None:
+    ours = Recommender.load(made / "narm")
+    history = ours.trained.items.ids[:4]
+    facts = ft.well("recommend", made / "narm", *history, "-k", 36, "--leave-out-seen", "--json").json
+    assert facts["items"] == ours.recommend(history, 36, leave_out_seen=True).ids
+    assert set(facts["items"]).isdisjoint(history)
+    assert not set(ft.well("recommend", made / "narm", *history, "-k", 40, "--json").json["items"]).isdisjoint(history)
+
+
+def test_recommend_after_nothing_known_says_so(ft: Shell, made: Path) -> None:
+    lines = ft.well("recommend", made / "narm", "tea", "-k", 3).out.splitlines()
+    assert lines[3:] == ["Nothing of the history is known: this is the answer to an empty one."]
+    assert ft.well("recommend", made / "narm", "-k", 3).out.splitlines() == lines[:3]
+
+
 def test_recommend_says_when_there_is_no_more_and_when_nothing_explains(ft: Shell, made: Path) -> None:
     items = Recommender.load(made / "pop").trained.items
     ran = ft.well("recommend", made / "pop", items.ids[0], "-k", 1000, "--explain")

@@ -120,6 +120,8 @@ def test_times_and_sessions_must_be_as_many_as_the_events(made: Path, ft: Shell)
     ft.well("train", made / "clicks", "--out", made / "counted", "--model", "pop")
     ran = ft("recommend", made / "counted", "1", "2", "--times", "5")
     assert (ran.status, ran.out) == (2, "")
-    assert "2 events and 1 times" in ran.err
+    assert "--times: 1 given, and the history has 2 items" in ran.err
+    command = ("recommend", made / "counted", "1", "2", "--json", "--times")
+    assert ft.well(*command, "5", "6.5").json == ft.well(*command, "5", "6").json
     with pytest.raises(ConfigError, match="2 events and 3 sessions"):
         Recommender.load(made / "counted").recommend(["1", "2"], sessions=["a", "b", "c"])

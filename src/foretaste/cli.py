@@ -152,13 +152,14 @@ def recommend(
     *history: str,
     beside: Beside = options.ALONE,
     k: Count = 10,
+    leave_out_seen: Flag = False,
     explain: Flag = False,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """The best items after a history of raw ids, the oldest first.
 
-    Example: `foretaste recommend clicks-narm 214536502 214536500 -k 5 --explain`
+    Example: `foretaste recommend clicks-narm 214536502 214536500 -k 5 --leave-out-seen --explain`
 
     Parameters
     ----------
@@ -168,6 +169,8 @@ def recommend(
         Item ids; of the open session for a session model. An id that begins with a dash comes after `--`.
     k
         How many.
+    leave_out_seen
+        Leave out the items of the history. Without it, what was just looked at often comes first.
     explain
         Also say which events of the history weighed most.
     """
@@ -175,8 +178,8 @@ def recommend(
     from foretaste.recommender import Recommender
 
     recommender = Recommender.load(run, device)
-    ids, given = words.ids(history, recommender.trained.items), beside.given(recommender.trained.users)
-    show(*answered(recommender, ids, k, explain=explain, **given), json)
+    ids, given = words.ids(history, recommender.trained.items), beside.given(history, recommender.trained.users)
+    show(*answered(recommender, ids, k, explain=explain, leave_out_seen=leave_out_seen, **given), json)
 
 
 @app.command

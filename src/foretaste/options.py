@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -146,15 +148,21 @@ class Beside:
 
     user: str | None = None
     """Whose history it is."""
-    times: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = ()
-    """Seconds, one an event."""
+    times: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = ()
+    """Seconds, one an event; what stands behind the point is cut off."""
     sessions: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ()
     """The session of each event, any words: where the word changes, a session begins."""
 
-    def given(self, users: Vocabulary | None) -> dict[str, Any]:
-        """As `Recommender.recommend` takes them."""
+    def given(self, history: Sequence[str], users: Vocabulary | None) -> dict[str, Any]:
+        """As `Recommender.recommend` takes them, beside this history."""
+        for name, beside in (("times", self.times), ("sessions", self.sessions)):
+            if beside and len(beside) != len(history):
+                raise ConfigError(
+                    f"--{name}: {len(beside)} given, and the history has {len(history)} items; one for each"
+                )
         user = None if self.user is None else words.ids([self.user], users or ())[0]
-        return {"user": user, "times": self.times or None, "sessions": self.sessions or None}
+        times = tuple(math.floor(time) for time in self.times)
+        return {"user": user, "times": times or None, "sessions": self.sessions or None}
 
 
 ALONE = Beside()
