@@ -152,23 +152,29 @@ def test_one_event_one_session_one_user(ft: Shell) -> None:
     Path("one.csv").write_text(HEAD + "1,2,1600000000\n")
     Path("session.csv").write_text(HEAD + "".join(f"1,{row % 4},{1_600_000_000 + row}\n" for row in range(20)))
     for name, size in (("one.csv", "1 events"), ("session.csv", "20 events")):
-        refused(ft("prepare", name, "--out", "out", *COLUMNS), "leaves nothing to", size)
+        refused(ft("prepare", name, "--out", "out", *COLUMNS), "leaves nothing to", size, "by=event")
         with pytest.raises(DataError, match=r"fit\(log\.prepare\(\)\)"):
             Recommender("pop").fit(read(name))
     one = read("one.csv").prepare()
     assert Recommender("pop").fit(one).recommend([2]).ids == [2]
     with pytest.raises(ForetasteError, match="no event that follows another"):
         Recommender("narm", epochs=1).fit(one)
+    split = ft.well("inspect", "session.csv", *COLUMNS, "--json").json["protocols"]["per-step"]["split"]
+    command = ("prepare", "session.csv", "--out", "cut", *COLUMNS, "--split", split)
+    refused(ft(*command), "validation: GlobalTime", "by=event")
+    ft.well(*command, "--validation", split)
     # One user's history can be cut in time, and is enough.
-    ft.well("prepare", "session.csv", "--out", "user", "--user", "session", "--item", "item", "--time", "time")
+    ran = ft.well("prepare", "session.csv", "--out", "user", "--user", "session", "--item", "item", "--time", "time")
+    assert "Sessions: none; a user's whole history counts as one. --gap 30m" in ran.out
     ft.well("train", "user", "--out", "narm", *SMALL)
     assert ft.well("evaluate", "narm", "user", "--json").json["cases"] == 2
 
 
 def test_sessions_of_one_event_teach_nothing(ft: Shell) -> None:
     Path("log.csv").write_text(HEAD + "".join(f"{row},{row % 4},{1_600_000_000 + row}\n" for row in range(40)))
-    ft.well("prepare", "log.csv", "--out", "out", *COLUMNS)
-    refused(ft("train", "out", "--out", "narm", *SMALL), "nothing to ask")
+    ran = ft.well("prepare", "log.csv", "--out", "out", *COLUMNS)
+    assert "Sessions: every one has one event" in ran.out
+    refused(ft("train", "out", "--out", "narm", *SMALL), "nothing to ask", "every session of the log has one event")
     ft.well("prepare", "log.csv", "--out", "out", *COLUMNS, "--validation", "none", "--replace")
     refused(ft("train", "out", "--out", "narm", *SMALL), "no event that follows another")
     assert not Path("narm").exists()
@@ -598,5 +604,5 @@ def test_a_model_that_needs_what_the_log_lacks(made: Path, monkeypatch: pytest.M
     from foretaste.models.narm import NARM
 
     monkeypatch.setattr(NARM, "needs", frozenset({"users", "dwell"}))
-    with pytest.raises(NeedsError, match="needs dwell and users, which this log does not have"):
+    with pytest.raises(NeedsError, match=r"needs dwell and users, which this log does not have; .*add = .* --user"):
         Recommender("narm").fit(foretaste.Prepared.open(made / "prepared"))
