@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foretaste.data.files import to_disk
+from foretaste.data.files import meant, to_disk
 from foretaste.errors import SavedFileError
 
 MANIFEST = "manifest.json"
@@ -111,7 +111,8 @@ def read_manifest(folder: Path, kind: str, version: int, *, verify: bool = False
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise SavedFileError(f"{folder / MANIFEST}: no such file; expected the folder of a {kind}") from None
+        near = "" if folder.exists() else meant(folder)
+        raise SavedFileError(f"{folder / MANIFEST}: no such file; expected the folder of a {kind}{near}") from None
     except (OSError, ValueError) as error:
         raise SavedFileError(f"{folder / MANIFEST}: cannot be read: {error}; save it again") from None
     if not isinstance(manifest, dict) or manifest.get("format") != kind:
