@@ -210,6 +210,21 @@ def test_a_log_without_a_header_and_with_its_own_split(ft: Shell, tmp_path: Path
     assert [ran.json["counts"][part]["events"] for part in ("train", "validation", "test")] == [4, 0, 3]
 
 
+def test_titles_of_a_table_beside_the_log(ft: Shell, made: Path, tmp_path: Path) -> None:
+    items = Prepared.open(made / "clicks").items.ids
+    rows = [("item", "name", "price"), *((item, f"lamp {item}", 7) for item in items)]
+    (tmp_path / "items.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
+    command = ("prepare", made / "clicks.csv", *COLUMNS, "--items", tmp_path / "items.csv", "--out")
+    ran = ft.well(*command, tmp_path / "one", "--title", "name")
+    assert "items.csv: 40 of 40 items described by title" in ran.out
+    found = Prepared.open(tmp_path / "one").items
+    assert found.columns == {"title": [f"lamp {item}" for item in found.ids]}
+    ft.well(*command, tmp_path / "all")
+    assert list(Prepared.open(tmp_path / "all").items.columns) == ["name", "price"]
+    assert "no column 'titel'" in ft(*command, tmp_path / "never", "--title", "titel").err
+    assert "--items" not in ft.well("replay", "--help").out
+
+
 def test_a_recipe_of_ones_own(ft: Shell, made: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(
         'title = "Mine"\n[[files]]\nfile = "clicks.csv"\n[read]\nitem = "item"\nsession = "session"\ntime = "time"\n'

@@ -37,8 +37,8 @@ Settings = Annotated[tuple[str, ...], Parameter(name="--set", show_default=False
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Columns:
-    """Which column of a log is what."""
+class Basics:
+    """Which column of a log is what, as far as every reader of events must know, and how a CSV is written."""
 
     item: str | None = None
     """Column of item ids."""
@@ -50,14 +50,6 @@ class Columns:
     """Column of times: numbers (s, ms, us or ns), dates, or ISO text such as 2024-05-01 10:00."""
     order: str | None = None
     """Column of positions, for a log without times or to break their ties."""
-    session_order: str | None = None
-    """Column that orders the sessions of a log without times."""
-    split_column: str | None = None
-    """Column of the log's own split, for --split given."""
-    title: str | None = None
-    """Column of item titles, shown with recommendations."""
-    category: str | None = None
-    """Column of categories, of the event or its item; `foretaste inspect` counts repeats of them too."""
     names: str | None = None
     """Names of the columns of a CSV without a header, as session_id,item_id,timestamp."""
     delimiter: str | None = None
@@ -75,18 +67,47 @@ class Columns:
                 "name its column of item ids with --item, and the others (see --help)" if known else "no such file"
             )
             raise ConfigError(f"{source}: {missing}")
-        given = {name: getattr(self, name) for name in ("item", "user", "session", "time", "order", "session_order")}
-        return EventLog.read(
+        given = {name: getattr(self, name) for name in ("item", "user", "session", "time", "order", "encoding")}
+        names = None if self.names is None else self.names.split(",")
+        delimiter = "\t" if self.delimiter == "tab" else self.delimiter
+        return EventLog.read(source, **given, names=names, delimiter=delimiter, **options)
+
+
+NO_BASICS = Basics()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Columns(Basics):
+    """Which column of a log is what."""
+
+    session_order: str | None = None
+    """Column that orders the sessions of a log without times."""
+    split_column: str | None = None
+    """Column of the log's own split, for --split given."""
+    title: str | None = None
+    """Column of item titles, shown with recommendations; a column of the log, or of --items where that is given."""
+    category: str | None = None
+    """Column of categories, of the event or its item; `foretaste inspect` counts repeats of them too."""
+    items: str | None = None
+    """A table of the items beside the log, with a column of ids called as in --item. Of its other columns --title is
+    kept, or without that all."""
+
+    def read(self, source: str, **options: Any) -> EventLog:
+        """The log of one source, with what is known of its items."""
+        columns = {} if self.title is None else {"title": self.title}
+        log = super().read(
             source,
-            **given,
+            session_order=self.session_order,
             split=self.split_column,
-            item_columns={} if self.title is None else {"title": self.title},
+            item_columns=columns if self.items is None else {},
             columns={} if self.category is None else {"category": self.category},
-            names=None if self.names is None else self.names.split(","),
-            delimiter="\t" if self.delimiter == "tab" else self.delimiter,
-            encoding=self.encoding,
             **options,
         )
+        if self.items is None:
+            return log
+        assert self.item is not None
+        return log.with_items(self.items, item=self.item, encoding=self.encoding, **columns)
 
 
 NO_COLUMNS = Columns()
