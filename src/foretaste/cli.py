@@ -103,9 +103,10 @@ def evaluate(
     data
         The folder it was trained from.
     protocol
-        per-step, last-item, last-session, frozen, living or product; options as in last-item:unit=user,mask_seen=true.
+        per-step, last-item, last-session, frozen, living or product; options as in last-item:unit=user,mask_seen=true
+        (docs/protocols.md).
     cutoffs
-        List lengths of the metrics.
+        List lengths of the metrics: 20 for recall@20, mrr@20 and ndcg@20.
     part
         train, validation or test.
     lists
