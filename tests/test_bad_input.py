@@ -92,6 +92,10 @@ def read(table: Any, **options: Any) -> EventLog:
         (b"1,2,1600000000\n1,3,1600000001\n", ["no column 'item'", "names"]),
         (GOOD.replace("item", "Item", 1).encode(), ["did you mean 'Item'"]),
         (b"session,item,time\n1,,1600000000\n2,,1600000001\n", ["none of its 2 rows", "no item: 2", "line 2"]),
+        (
+            b"session,item,time\n1,2,01/05/2024 10:00\n",
+            ["time cannot be read: 1", "or ISO text such as 2024-05-01 10:00"],
+        ),
         (GOOD.encode("utf-16"), ["neither CSV nor Parquet"]),
         (b"PAR1" + b"x" * 100, ["cannot be read"]),
         (gzip.compress(GOOD.encode())[:-50], ["cut off or damaged"]),
@@ -149,24 +153,30 @@ def test_one_event_one_session_one_user(ft: Shell) -> None:
     Path("one.csv").write_text(HEAD + "1,2,1600000000\n")
     Path("session.csv").write_text(HEAD + "".join(f"1,{row % 4},{1_600_000_000 + row}\n" for row in range(20)))
     for name, size in (("one.csv", "1 events"), ("session.csv", "20 events")):
-        refused(ft("prepare", name, "--out", "out", *COLUMNS), "leaves nothing to", size)
+        refused(ft("prepare", name, "--out", "out", *COLUMNS), "leaves nothing to", size, "by=event")
         with pytest.raises(DataError, match=r"fit\(log\.prepare\(\)\)"):
             Recommender("pop").fit(read(name))
     one = read("one.csv").prepare()
     assert Recommender("pop").fit(one).recommend([2]).ids == [2]
     with pytest.raises(ForetasteError, match="no event that follows another"):
         Recommender("narm", epochs=1).fit(one)
+    split = ft.well("inspect", "session.csv", *COLUMNS, "--json").json["protocols"]["per-step"]["split"]
+    command = ("prepare", "session.csv", "--out", "cut", *COLUMNS, "--split", split)
+    refused(ft(*command), "validation: GlobalTime", "by=event")
+    ft.well(*command, "--validation", split)
     # One user's history can be cut in time, and is enough.
-    ft.well("prepare", "session.csv", "--out", "user", "--user", "session", "--item", "item", "--time", "time")
+    ran = ft.well("prepare", "session.csv", "--out", "user", "--user", "session", "--item", "item", "--time", "time")
+    assert "Sessions: none; a user's whole history counts as one. --gap 30m" in ran.out
     ft.well("train", "user", "--out", "narm", *SMALL)
     assert ft.well("evaluate", "narm", "user", "--json").json["cases"] == 2
 
 
 def test_sessions_of_one_event_teach_nothing(ft: Shell) -> None:
     Path("log.csv").write_text(HEAD + "".join(f"{row},{row % 4},{1_600_000_000 + row}\n" for row in range(40)))
-    ft.well("prepare", "log.csv", "--out", "out", *COLUMNS)
-    refused(ft("train", "out", "--out", "narm", *SMALL), "nothing to ask")
-    ft.well("prepare", "log.csv", "--out", "out", *COLUMNS, "--validation", "none")
+    ran = ft.well("prepare", "log.csv", "--out", "out", *COLUMNS)
+    assert "Sessions: every one has one event" in ran.out
+    refused(ft("train", "out", "--out", "narm", *SMALL), "nothing to ask", "every session of the log has one event")
+    ft.well("prepare", "log.csv", "--out", "out", *COLUMNS, "--validation", "none", "--replace")
     refused(ft("train", "out", "--out", "narm", *SMALL), "no event that follows another")
     assert not Path("narm").exists()
 
@@ -199,7 +209,7 @@ def test_bad_rows_are_counted_by_reason_and_written_aside(ft: Shell) -> None:
     }
     rows = [row for rows in bad.values() for row in rows]
     Path("log.csv").write_text(GOOD + "\n".join(rows) + "\n")
-    command = ("prepare", "log.csv", "--out", "out", *COLUMNS)
+    command = ("prepare", "log.csv", "--out", "out", *COLUMNS, "--replace")
     ran = ft.well(*command, "--rejected", "bad.csv", "--json")
     step = next(step for step in ran.json["steps"] if step["name"] == "reject")
     assert step["events"] == 100
@@ -212,6 +222,8 @@ def test_bad_rows_are_counted_by_reason_and_written_aside(ft: Shell) -> None:
     assert step["detail"] in ft.well(*command).out
     before = contents(Path("out"))
     refused(ft(*command, "--strict"), "line 102: no item")
+    Path("log.csv").write_text(GOOD + "21,3,yesterday\n")
+    refused(ft(*command, "--strict"), "time cannot be read: {", "Times are numbers (s, ms, us or ns)")
     assert contents(Path("out")) == before
 
 
@@ -378,8 +390,12 @@ def test_what_a_recommender_may_be_asked(made: Path) -> None:
         (("train", "prepared", "--out", "x", "--set", "metric=recal@5"), "did you mean 'recall@5'"),
         (("train", "prepared", "--out", "x", "--set", "loss=softmx"), "softmax"),
         (("train", "prepared", "--out", "x", "--model", "narn"), "did you mean 'narm'"),
+        (
+            ("train", "prepared", "--out", "x", "--model", "pop", "--set", "learning_rate=0.1"),
+            "'pop' counts, and takes no",
+        ),
         (("train", "prepared", "--out", "x", "--device", "cuda:99"), "device = 'cuda:99'"),
-        (("train", "prepared", "--out", "x", "--recipe", "nothing.toml"), "no recipe 'nothing.toml'"),
+        (("train", "prepared", "--out", "x", "--recipe", "nothing.toml"), "nothing.toml: no such file"),
         (("train", "good.csv", "--out", "x"), "foretaste prepare good.csv --out FOLDER"),
         (("compare", "good.csv", "--out", "x"), "foretaste prepare good.csv --out FOLDER"),
         (("tune", "good.csv", "--model", "pop", "--out", "x.toml"), "foretaste prepare good.csv --out FOLDER"),
@@ -388,6 +404,11 @@ def test_what_a_recommender_may_be_asked(made: Path) -> None:
         (("tune", "prepared", "--model", "narm", "--out", "x.toml", "--set", "epocs=3"), "did you mean 'epochs'"),
         (("tune", "prepared", "--model", "bpr-mf", "--out", "x.toml"), "needs users"),
         (("train", "nowhere", "--out", "x"), "nowhere"),
+        (
+            ("evaluate", "narm", "prepared", "--protocol", "product:maskseen=true"),
+            "did you mean 'mask_seen'? Known: mask_seen, latest, cold, first\n",
+        ),
+        (("train", "preparde", "--out", "x"), "did you mean 'prepared'?"),
         (("evaluate", "prepared", "prepared"), "expected the folder of a saved recommender"),
         (("evaluate", "narm", "narm"), "manifest.json"),
         (("evaluate", "narm", "prepared", "--protocol", "per-stepp"), "did you mean 'per-step'"),
@@ -406,6 +427,7 @@ def test_what_a_recommender_may_be_asked(made: Path) -> None:
         (("prepare", "good.csv", "--out", "x", *COLUMNS, "--split", "last-session"), "needs users"),
         (("prepare", "good.csv", "--out", "x", *COLUMNS, "--split", "given"), "needs split"),
         (("prepare", "good.csv", "--out", "x", *COLUMNS, "--gap", "soon"), "gap = 'soon'"),
+        (("prepare", "good.csv", "--out", "x", *COLUMNS, "--gap", "30"), "30 of what? Say 30s, 30m or 30h"),
         (("prepare", "good.csv", "--out", "x", *COLUMNS, "--gap", "30m", "--per-day"), "one of the three"),
         (("prepare", "good.csv", "--out", "x", *COLUMNS, "--item-support", "1000"), "nothing is left"),
         (("prepare", "good.csv", "--out", "x", *COLUMNS, "--user-events", "3"), "needs users"),
@@ -529,7 +551,7 @@ def test_a_damaged_prepared_folder(
 
 
 def test_a_damaged_checkpoint(ft: Shell, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = ("train", made / "prepared", "--out", "narm", *SMALL)
+    command = ("train", made / "prepared", "--out", "narm", *SMALL, "--replace")
     with monkeypatch.context() as patch:
         patch.setattr("foretaste.training.checkpoint.forget", lambda folder: None)
         ft.well(*command)
@@ -558,10 +580,10 @@ def no_file_larger_than(size: int) -> Iterator[None]:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("prepare", "good.csv", "--out", "prepared", *COLUMNS),
+        ("prepare", "good.csv", "--out", "prepared", *COLUMNS, "--replace"),
         ("prepare", "bad.csv", "--out", "new", *COLUMNS, "--rejected", "rejected.csv"),
-        ("train", "prepared", "--out", "narm", *SMALL),
-        ("train", "prepared", "--out", "pop", "--model", "pop"),
+        ("train", "prepared", "--out", "narm", *SMALL, "--replace"),
+        ("train", "prepared", "--out", "pop", "--model", "pop", "--replace"),
         ("evaluate", "narm", "prepared", "--out", "ranks.npz"),
     ],
     ids=lambda arguments: " ".join(arguments[:2]),
@@ -590,5 +612,5 @@ def test_a_model_that_needs_what_the_log_lacks(made: Path, monkeypatch: pytest.M
     from foretaste.models.narm import NARM
 
     monkeypatch.setattr(NARM, "needs", frozenset({"users", "dwell"}))
-    with pytest.raises(NeedsError, match="needs dwell and users, which this log does not have"):
+    with pytest.raises(NeedsError, match=r"needs dwell and users, which this log does not have; .*add = .* --user"):
         Recommender("narm").fit(foretaste.Prepared.open(made / "prepared"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import inspect
 import json
 import os
@@ -26,6 +27,10 @@ from foretaste.training.settings import TrainConfig
 from tests.shell import Shell
 
 COMMANDS = ("demo", "prepare", "train", "evaluate", "recommend", "models", "recipes", "inspect", "doctor")
+LOADED_LATE = {
+    "prepare": "prepare", "compare": "compare", "tune": "compare", "reproduce": "reproduce", "inspect": "inspect",
+    "serve": "serve", "replay": "replay", "train": "train",
+}  # fmt: skip
 COLUMNS = ("--session", "session", "--item", "item", "--time", "time")
 SMALL = ("--set", "hidden_size=8", "--set", "embedding_size=8", "--set", "batch=64")
 SETTINGS = {"hidden_size": 8, "embedding_size": 8, "batch": 64, "epochs": 2}
@@ -66,7 +71,15 @@ def test_without_arguments_it_lists_the_commands(ft: Shell) -> None:
     assert ft.well("--version").out.strip() == foretaste.__version__
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def test_the_list_says_of_every_command_what_its_page_says(ft: Shell) -> None:
+    shown = " ".join(ft.well("--help").out.replace("│", " ").split())
+    for command, module in LOADED_LATE.items():
+        function = getattr(importlib.import_module(f"foretaste.commands.{module}"), command)
+        said = function.__doc__.splitlines()[0].replace("`", "")
+        assert f" {command} {said} " in shown
+
+
+@pytest.mark.parametrize("command", sorted({*COMMANDS, *LOADED_LATE}))
 def test_every_help_has_an_example_that_can_be_read(ft: Shell, command: str) -> None:
     shown = " ".join(ft.well(command, "--help").out.split())
     example = shown.split("Example: ")[1]
@@ -117,7 +130,7 @@ def test_prepare_reads_a_csv_that_must_be_explained_within_the_room_it_gets(ft: 
     rows = [(session, item, 10**9 + row) for row, (session, item) in enumerate([(1, "thé"), (1, "thé"), (1, "café")])]
     lines = ["~".join(map(str, row)) for row in [("session", "item", "time"), *rows, rows[2]]]
     (tmp_path / "log.csv").write_bytes("\n".join(lines).encode("latin-1"))
-    command = ("prepare", tmp_path / "log.csv", "--out", tmp_path / "out", *COLUMNS, "--split", "none")
+    command = ("prepare", tmp_path / "log.csv", "--out", tmp_path / "out", *COLUMNS, "--split", "none", "--replace")
     how = ("--encoding", "latin-1", "--delimiter", "~", "--validation", "none")
     assert ft.well(*command, *how, "--json").json["counts"]["all"]["events"] == 4
     steps = ("--repeats", "collapse", "--duplicates", "drop", "--memory-limit", "200MB", "--threads", "1")
@@ -180,7 +193,7 @@ def test_the_newest_tenth_is_the_test_unless_another_is_named(made: Path) -> Non
 
 
 def test_a_split_or_none(ft: Shell, made: Path, tmp_path: Path) -> None:
-    command = ("prepare", made / "clicks.csv", "--out", tmp_path / "out", *COLUMNS, "--json")
+    command = ("prepare", made / "clicks.csv", "--out", tmp_path / "out", *COLUMNS, "--json", "--replace")
     counts = ft.well(*command, "--split", "none", "--validation", "none").json["counts"]
     assert counts["train"] == counts["all"]
     assert ft.well(*command, "--split", "none").json["counts"]["validation"]["events"] > 0
@@ -197,6 +210,21 @@ def test_a_log_without_a_header_and_with_its_own_split(ft: Shell, tmp_path: Path
     assert [ran.json["counts"][part]["events"] for part in ("train", "validation", "test")] == [4, 0, 3]
 
 
+def test_titles_of_a_table_beside_the_log(ft: Shell, made: Path, tmp_path: Path) -> None:
+    items = Prepared.open(made / "clicks").items.ids
+    rows = [("item", "name", "price"), *((item, f"lamp {item}", 7) for item in items)]
+    (tmp_path / "items.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
+    command = ("prepare", made / "clicks.csv", *COLUMNS, "--items", tmp_path / "items.csv", "--out")
+    ran = ft.well(*command, tmp_path / "one", "--title", "name")
+    assert "items.csv: 40 of 40 items described by title" in ran.out
+    found = Prepared.open(tmp_path / "one").items
+    assert found.columns == {"title": [f"lamp {item}" for item in found.ids]}
+    ft.well(*command, tmp_path / "all")
+    assert list(Prepared.open(tmp_path / "all").items.columns) == ["name", "price"]
+    assert "no column 'titel'" in ft(*command, tmp_path / "never", "--title", "titel").err
+    assert "--items" not in ft.well("replay", "--help").out
+
+
 def test_a_recipe_of_ones_own(ft: Shell, made: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(
         'title = "Mine"\n[[files]]\nfile = "clicks.csv"\n[read]\nitem = "item"\nsession = "session"\ntime = "time"\n'
@@ -207,7 +235,7 @@ def test_a_recipe_of_ones_own(ft: Shell, made: Path, tmp_path: Path) -> None:
     events = Prepared.open(tmp_path / "out").manifest["counts"]["all"]["events"]
     lines = [line.split() for line in shown.splitlines() if line.startswith("all events")]
     assert lines[0] == ["all", "events", f"{events:,}", "7", "-"]
-    ran = ft(*command, "--gap", "30m")
+    ran = ft(*command, "--gap", "30m", "--replace")
     assert (ran.status, "stand in the recipe" in ran.err) == (2, True)
 
 
@@ -250,7 +278,7 @@ def test_train_does_what_python_does_and_tells_its_progress(ft: Shell, made: Pat
     theirs = Recommender.load(tmp_path / "narm")
     history = ours.trained.items.ids[:3]
     assert theirs.recommend(history, 5) == ours.recommend(history, 5)
-    facts = ft.well(*command, "--json").json
+    facts = ft.well(*command, "--replace", "--json").json
     assert facts["saved"] == str(tmp_path / "narm")
     assert [one["epoch"] for one in facts["history"]] == [1, 2]
     assert facts["config"]["hidden_size"] == 8
@@ -275,14 +303,14 @@ def test_a_run_that_is_stopped_goes_on_and_one_that_ended_begins_afresh(
     assert "pass 1/1" not in ft.well(*command).err  # nothing was left to do but to save
     assert not checkpoint.exists()
     assert (tmp_path / "narm.run" / "log.jsonl").read_text().count("\n") == 1
-    assert "pass 1/1" in ft.well(*command, "--set", "seed=1").err
+    assert "pass 1/1" in ft.well(*command, "--set", "seed=1", "--replace").err
 
 
 def test_training_recipes(ft: Shell, made: Path, tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(
         'model = "narm"\nrefit = true\n[settings]\nepochs = 1\nhidden_size = 6\nembedding_size = 4\n'
     )
-    command = ("train", made / "clicks", "--out", tmp_path / "out", "--json", "--recipe")
+    command = ("train", made / "clicks", "--out", tmp_path / "out", "--json", "--replace", "--recipe")
     facts = ft.well(*command, tmp_path / "run.toml", "--set", "hidden_size=5").json
     assert (facts["config"]["hidden_size"], facts["config"]["embedding_size"]) == (5, 4)
     assert facts["trained_with"]["refit"] is True
@@ -295,7 +323,25 @@ def test_a_place_that_is_taken_is_refused_before_training(ft: Shell, made: Path)
     ran = ft("train", made / "clicks", "--out", made / "clicks.csv")
     assert (ran.status, "pass 1" in ran.err) == (2, False)
     assert "not saved from here" in ran.err
-    assert "not saved from here" in ft("train", made / "clicks", "--out", made / "clicks", *SMALL).err
+    for replace in ((), ("--replace",)):
+        assert "not saved from here" in ft("train", made / "clicks", "--out", made / "clicks", *SMALL, *replace).err
+
+
+def test_what_was_made_before_is_replaced_only_if_that_is_asked_for(ft: Shell, made: Path, tmp_path: Path) -> None:
+    prepare = ("prepare", made / "clicks.csv", "--out", tmp_path / "out", *COLUMNS)
+    train = ("train", made / "clicks", "--out", tmp_path / "pop", "--model", "pop")
+    for command, what, file in (
+        (prepare, "a prepared log", "out/manifest.json"),
+        (train, "a recommender", "pop/recommender.json"),
+    ):
+        ft.well(*command)
+        before = (tmp_path / file).stat()
+        ran = ft(*command)
+        assert (ran.status, ran.err.count("\n")) == (2, 1)
+        assert f"{what} is there already; name another folder, or say --replace" in ran.err
+        assert (tmp_path / file).stat() == before
+        ft.well(*command, "--replace")
+        assert (tmp_path / file).stat().st_ino != before.st_ino
 
 
 # Evaluate, recommend
@@ -352,6 +398,21 @@ def test_recommend_by_raw_ids_with_titles_and_reasons(ft: Shell, made: Path) -> 
     assert lines[5] == "Not known, left out of the history: no such thing."
     most = sorted(weights, key=lambda pair: -pair[1])[:3]
     assert lines[-3:] == [f"{weight:6.0%}  thing no. {raw}" for raw, weight in most]
+
+
+def test_recommend_leaves_out_the_history_if_asked(ft: Shell, made: Path) -> None:
+    ours = Recommender.load(made / "narm")
+    history = ours.trained.items.ids[:4]
+    facts = ft.well("recommend", made / "narm", *history, "-k", 36, "--leave-out-seen", "--json").json
+    assert facts["items"] == ours.recommend(history, 36, leave_out_seen=True).ids
+    assert set(facts["items"]).isdisjoint(history)
+    assert not set(ft.well("recommend", made / "narm", *history, "-k", 40, "--json").json["items"]).isdisjoint(history)
+
+
+def test_recommend_after_nothing_known_says_so(ft: Shell, made: Path) -> None:
+    lines = ft.well("recommend", made / "narm", "tea", "-k", 3).out.splitlines()
+    assert lines[3:] == ["Nothing of the history is known: this is the answer to an empty one."]
+    assert ft.well("recommend", made / "narm", "-k", 3).out.splitlines() == lines[:3]
 
 
 def test_recommend_says_when_there_is_no_more_and_when_nothing_explains(ft: Shell, made: Path) -> None:
@@ -417,8 +478,8 @@ def test_recipes(ft: Shell, made: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("prepare", "clicks.csv", "--out", "again", *COLUMNS),
-        ("train", "clicks", "--out", "again-pop", "--model", "pop"),
+        ("prepare", "clicks.csv", "--out", "again", *COLUMNS, "--replace"),
+        ("train", "clicks", "--out", "again-pop", "--model", "pop", "--replace"),
         ("evaluate", "pop", "clicks"),
         ("recommend", "narm", "1", "--explain"),
         ("models",),

@@ -21,12 +21,13 @@ from foretaste import EventLog, Prepared, Recommender, shop, splits, words
 from foretaste.data.sequences import Sequences
 from foretaste.errors import DataError, ForetasteError, SavedFileError
 from foretaste.inspection import environment, inspect_folder, inspect_log, inspect_models, is_ours, of_log
-from foretaste.inspection.advice import models
+from foretaste.inspection.advice import Advice, models
 from foretaste.inspection.asking import askings
 from foretaste.inspection.log import LogFacts, Unknown, log_facts
 from foretaste.inspection.page import page
 from foretaste.inspection.returns import blocks
 from foretaste.inspection.spread import SECONDS, Tally
+from foretaste.inspection.text import state
 from foretaste.models import MODELS, model_class
 from foretaste.models.bins import TimeBins
 from tests.shell import Shell
@@ -405,3 +406,8 @@ def test_the_environment() -> None:
     assert set(facts["extras"]["serve"]) >= {"fastapi", "lmdb", "redis"}
     tables = ", ".join(f"{package} {there}" for package, there in facts["extras"]["tables"].items())
     assert f"[tables]     {tables}" in text.splitlines()
+
+
+def test_a_model_that_lacks_sessions_wants_several_of_a_user() -> None:
+    lacking = Advice("lsamn", "", "user", ("sessions", "times"), "", "")
+    assert state(lacking) == "needs several sessions of a user and times"

@@ -46,7 +46,9 @@ def answered(
     lines = [f"{place:3}. {title[raw]}  ({score:.3f})" for place, (raw, score) in enumerate(found, start=1)]
     if len(found) < k:
         lines.append(f"No more than {len(found):,} of the {len(title.of):,} known items can be recommended here.")
-    if found.skipped:
+    if found.skipped and len(found.skipped) == len(history):
+        lines.append("Nothing of the history is known: this is the answer to an empty one.")
+    elif found.skipped:
         lines.append(f"Not known, left out of the history: {', '.join(map(on_one_line, found.skipped))}.")
     if explain:
         lines += ["", *_because(reasons, title)]

@@ -18,7 +18,7 @@ from cyclopts import App, Parameter
 import foretaste
 from foretaste import options, words
 from foretaste.endings import end
-from foretaste.options import AnyThreads, Beside, Count, Cutoffs, Device, Flag, Json, Settings, Threads, Track
+from foretaste.options import AnyThreads, Beside, Count, Cutoffs, Device, Flag, Json
 from foretaste.threads import WAITING
 
 app = App(
@@ -37,10 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 well, 2 for an error that a line explains, 1 for a fault, 130 if interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.update({**WAITING, **os.environ})  # before torch is loaded
+    command = next((word for word in given if not word.startswith("-")), "")
     try:
+        if command in app and app[command].default_command:
+            app[command].help = None  # on its own page the whole docstring, not the line of the list
         app([word for word in given if word != "--debug"], exit_on_error=False, print_error=False)
     except (Exception, KeyboardInterrupt) as error:
-        command = next((word for word in given if not word.startswith("-")), "")
         end(error, command=command, debug="--debug" in given)
     end()
 
@@ -61,70 +63,18 @@ def demo(*, simulated: Flag = False, json: Json = False) -> None:
     show(*run(simulated=simulated), json)
 
 
-app.command("foretaste.commands.prepare:prepare", name="prepare")
+app.command(
+    "foretaste.commands.prepare:prepare",
+    name="prepare",
+    help="Read a log (CSV or Parquet), check it, cut sessions, filter, split, number the items; write a folder.",
+)
 
 
-@app.command
-def train(
-    data: Path,
-    /,
-    *,
-    out: Path,
-    model: str | None = None,
-    recipe: str | None = None,
-    set: Settings = (),
-    protocol: str | None = None,
-    refit: Flag = False,
-    track: Track = None,
-    threads: Threads = 1,
-    device: Device = "cpu",
-    json: Json = False,
-) -> None:
-    """Train a model on a prepared folder and save the recommender. Killed, it goes on when started again.
-
-    Example: `foretaste train clicks --out clicks-narm --model narm --set hidden_size=128 --set learning_rate=0.002`
-
-    Parameters
-    ----------
-    data
-        A folder written by `foretaste prepare`.
-    out
-        Folder for the recommender; checkpoints stand beside it in OUT.run until it is saved.
-    model
-        One of `foretaste models`. Default: narm, or what the recipe says.
-    recipe
-        TOML file, or the name of one that comes with Foretaste, with the model and its settings.
-    set
-        A setting as key=value, such as --set hidden_size=128; may be repeated, and goes before the recipe's.
-    protocol
-        What the validation part is asked, as in `foretaste evaluate`. Default: last-session for a model that is trained
-        on whole sessions, per-step for the others.
-    refit
-        After choosing the number of passes on the validation part, train afresh on training + validation.
-    """
-    from foretaste.data.folders import check_place
-    from foretaste.data.prepared import Prepared
-    from foretaste.inspection import trained_facts
-    from foretaste.recommender import RunRecipe
-    from foretaste.training.checkpoint import forget
-    from foretaste.training.progress import Live, together
-    from foretaste.training.tracking import tracker
-
-    words.use_threads(threads)
-    check_place(out, "recommender.json")
-    plan = RunRecipe(model="narm") if recipe is None else RunRecipe.read(recipe)
-    plan = plan if model is None else plan.with_(model=model)
-    recommender, run = plan.recommender(**words.settings(set)), out.with_name(f"{out.name}.run")
-    asked = None if protocol is None else words.protocol(protocol)
-    log, refit = Prepared.open(data), refit or plan.refit
-    with tracker(track).begin(out.name, recommender.settings, of=str(out.resolve())) as tracked:
-        report = together(Live(recommender.training.metric), tracked)
-        recommender.fit(log, protocol=asked, refit=refit, folder=run, device=device, report=report)
-        recommender.save(out)
-        tracked.keep(out)
-    forget(run)
-    facts, _ = trained_facts(recommender.trained)
-    show({"saved": str(out), **facts}, f"saved: {out}", json)
+app.command(
+    "foretaste.commands.train:train",
+    name="train",
+    help="Train a model on a prepared folder and save the recommender. Killed, it goes on when started again.",
+)
 
 
 @app.command
@@ -153,9 +103,10 @@ def evaluate(
     data
         The folder it was trained from.
     protocol
-        per-step, last-item, last-session, frozen, living or product; options as in last-item:unit=user,mask_seen=true.
+        per-step, last-item, last-session, frozen, living or product; options as in last-item:unit=user,mask_seen=true
+        (docs/protocols.md).
     cutoffs
-        List lengths of the metrics.
+        List lengths of the metrics: 20 for recall@20, mrr@20 and ndcg@20.
     part
         train, validation or test.
     lists
@@ -178,9 +129,21 @@ def evaluate(
     show(found.as_dict(), found.table(), json)
 
 
-app.command("foretaste.commands.compare:compare", name="compare")
-app.command("foretaste.commands.compare:tune", name="tune")
-app.command("foretaste.commands.reproduce:reproduce", name="reproduce")
+app.command(
+    "foretaste.commands.compare:compare",
+    name="compare",
+    help="A fair comparison of models on one log: same split, same questions, same tuning budget, several seeds.",
+)
+app.command(
+    "foretaste.commands.compare:tune",
+    name="tune",
+    help="Search a model's settings on the validation part, and write the best as a recipe for `foretaste train`.",
+)
+app.command(
+    "foretaste.commands.reproduce:reproduce",
+    name="reproduce",
+    help="Make a table of one of the five papers again, with the paper's number beside ours.",
+)
 
 
 @app.command
@@ -190,13 +153,14 @@ def recommend(
     *history: str,
     beside: Beside = options.ALONE,
     k: Count = 10,
+    leave_out_seen: Flag = False,
     explain: Flag = False,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """The best items after a history of raw ids, the oldest first.
 
-    Example: `foretaste recommend clicks-narm 214536502 214536500 -k 5 --explain`
+    Example: `foretaste recommend clicks-narm 214536502 214536500 -k 5 --leave-out-seen --explain`
 
     Parameters
     ----------
@@ -206,6 +170,8 @@ def recommend(
         Item ids; of the open session for a session model. An id that begins with a dash comes after `--`.
     k
         How many.
+    leave_out_seen
+        Leave out the items of the history. Without it, what was just looked at often comes first.
     explain
         Also say which events of the history weighed most.
     """
@@ -213,8 +179,8 @@ def recommend(
     from foretaste.recommender import Recommender
 
     recommender = Recommender.load(run, device)
-    ids, given = words.ids(history, recommender.trained.items), beside.given(recommender.trained.users)
-    show(*answered(recommender, ids, k, explain=explain, **given), json)
+    ids, given = words.ids(history, recommender.trained.items), beside.given(history, recommender.trained.users)
+    show(*answered(recommender, ids, k, explain=explain, leave_out_seen=leave_out_seen, **given), json)
 
 
 @app.command
@@ -249,9 +215,21 @@ def recipes(name: str | None = None, /, *, json: Json = False) -> None:
     show(*(inspect_recipes() if name is None else inspect_recipe(name)), json)
 
 
-app.command("foretaste.commands.inspect:inspect", name="inspect")
-app.command("foretaste.commands.serve:serve", name="serve")
-app.command("foretaste.commands.replay:replay", name="replay")
+app.command(
+    "foretaste.commands.inspect:inspect",
+    name="inspect",
+    help="What a log is like, which protocol fits it, and what each model could use of it.",
+)
+app.command(
+    "foretaste.commands.serve:serve",
+    name="serve",
+    help="Serve a recommender over HTTP, with a live memory for each user that every event advances.",
+)
+app.command(
+    "foretaste.commands.replay:replay",
+    name="replay",
+    help="Send a log to a running service, in the order of time. Sent twice, it is taken in once.",
+)
 app.command("foretaste.commands.store:store", name="store", help="Look after a store of users, beside the service.")
 
 

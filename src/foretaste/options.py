@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,8 +20,10 @@ if TYPE_CHECKING:
 Flag = Annotated[bool, Parameter(show_default=False)]
 Json = Annotated[bool, Parameter(name="--json", help="Print one JSON object instead of text.", show_default=False)]
 Count = Annotated[int, Parameter(name=["-k", "--k"])]
-Threads = Annotated[int, Parameter(help="Of torch; more than one only pays for tens of thousands of items.")]
-AnyThreads = Annotated[int | None, Parameter(help="Of torch. Default: as many as there are cores.")]
+Threads = Annotated[
+    int, Parameter(help="Threads for PyTorch. More than one helps only from some ten thousand items on.")
+]
+AnyThreads = Annotated[int | None, Parameter(help="Threads for PyTorch. Default: as many as there are cores.")]
 Device = Annotated[str, Parameter(help="cpu, cuda, cuda:1, ...")]
 Track = Annotated[
     str | None,
@@ -33,8 +37,8 @@ Settings = Annotated[tuple[str, ...], Parameter(name="--set", show_default=False
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Columns:
-    """Which column of a log is what."""
+class Basics:
+    """Which column of a log is what, as far as every reader of events must know, and how a CSV is written."""
 
     item: str | None = None
     """Column of item ids."""
@@ -43,17 +47,9 @@ class Columns:
     session: str | None = None
     """Column of session ids."""
     time: str | None = None
-    """Column of times: integers (s or ms), dates or ISO text."""
+    """Column of times: numbers (s, ms, us or ns), dates, or ISO text such as 2024-05-01 10:00."""
     order: str | None = None
     """Column of positions, for a log without times or to break their ties."""
-    session_order: str | None = None
-    """Column that orders the sessions of a log without times."""
-    split_column: str | None = None
-    """Column of the log's own split, for --split given."""
-    title: str | None = None
-    """Column of item titles, shown with recommendations."""
-    category: str | None = None
-    """Column of categories, of the event or its item; `foretaste inspect` counts repeats of them too."""
     names: str | None = None
     """Names of the columns of a CSV without a header, as session_id,item_id,timestamp."""
     delimiter: str | None = None
@@ -71,18 +67,47 @@ class Columns:
                 "name its column of item ids with --item, and the others (see --help)" if known else "no such file"
             )
             raise ConfigError(f"{source}: {missing}")
-        given = {name: getattr(self, name) for name in ("item", "user", "session", "time", "order", "session_order")}
-        return EventLog.read(
+        given = {name: getattr(self, name) for name in ("item", "user", "session", "time", "order", "encoding")}
+        names = None if self.names is None else self.names.split(",")
+        delimiter = "\t" if self.delimiter == "tab" else self.delimiter
+        return EventLog.read(source, **given, names=names, delimiter=delimiter, **options)
+
+
+NO_BASICS = Basics()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Columns(Basics):
+    """Which column of a log is what."""
+
+    session_order: str | None = None
+    """Column that orders the sessions of a log without times."""
+    split_column: str | None = None
+    """Column of the log's own split, for --split given."""
+    title: str | None = None
+    """Column of item titles, shown with recommendations; a column of the log, or of --items where that is given."""
+    category: str | None = None
+    """Column of categories, of the event or its item; `foretaste inspect` counts repeats of them too."""
+    items: str | None = None
+    """A table of the items beside the log, with a column of ids called as in --item. Of its other columns --title is
+    kept, or without that all."""
+
+    def read(self, source: str, **options: Any) -> EventLog:
+        """The log of one source, with what is known of its items."""
+        columns = {} if self.title is None else {"title": self.title}
+        log = super().read(
             source,
-            **given,
+            session_order=self.session_order,
             split=self.split_column,
-            item_columns={} if self.title is None else {"title": self.title},
+            item_columns=columns if self.items is None else {},
             columns={} if self.category is None else {"category": self.category},
-            names=None if self.names is None else self.names.split(","),
-            delimiter="\t" if self.delimiter == "tab" else self.delimiter,
-            encoding=self.encoding,
             **options,
         )
+        if self.items is None:
+            return log
+        assert self.item is not None
+        return log.with_items(self.items, item=self.item, encoding=self.encoding, **columns)
 
 
 NO_COLUMNS = Columns()
@@ -98,7 +123,7 @@ class Steps:
     repeats: Literal["keep", "collapse"] = "keep"
     """collapse keeps the first of immediate repeats of an item."""
     gap: str | None = None
-    """Begin a new session after a pause longer than this, such as 30m or 1h."""
+    """Begin a new session after a pause longer than this, with its unit: 90s, 30m, 1h or 2d."""
     per_day: Flag = False
     """One session a user and calendar day."""
     item_support: int = 0
@@ -110,6 +135,8 @@ class Steps:
 
     def read(self, columns: Columns, source: str, **options: Any) -> EventLog:
         """The log of one source after these steps."""
+        if self.gap is not None and self.gap.strip().isdecimal():
+            raise ConfigError(f"gap = {self.gap}: {self.gap} of what? Say {self.gap}s, {self.gap}m or {self.gap}h")
         log = columns.read(source, duplicates=self.duplicates, repeats=self.repeats, **options)
         if self.gap is not None or self.per_day:
             log = log.sessions(gap=self.gap, per="day" if self.per_day else None)
@@ -142,15 +169,21 @@ class Beside:
 
     user: str | None = None
     """Whose history it is."""
-    times: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = ()
-    """Seconds, one an event."""
+    times: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = ()
+    """Seconds, one an event; what stands behind the point is cut off."""
     sessions: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ()
     """The session of each event, any words: where the word changes, a session begins."""
 
-    def given(self, users: Vocabulary | None) -> dict[str, Any]:
-        """As `Recommender.recommend` takes them."""
+    def given(self, history: Sequence[str], users: Vocabulary | None) -> dict[str, Any]:
+        """As `Recommender.recommend` takes them, beside this history."""
+        for name, beside in (("times", self.times), ("sessions", self.sessions)):
+            if beside and len(beside) != len(history):
+                raise ConfigError(
+                    f"--{name}: {len(beside)} given, and the history has {len(history)} items; one for each"
+                )
         user = None if self.user is None else words.ids([self.user], users or ())[0]
-        return {"user": user, "times": self.times or None, "sessions": self.sessions or None}
+        times = tuple(math.floor(time) for time in self.times)
+        return {"user": user, "times": times or None, "sessions": self.sessions or None}
 
 
 ALONE = Beside()

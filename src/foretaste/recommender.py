@@ -15,7 +15,7 @@ import foretaste
 from foretaste.config import Config, read_toml
 from foretaste.data.datasets import find_recipe
 from foretaste.data.events import EventLog
-from foretaste.data.prepared import Prepared
+from foretaste.data.prepared import MADE_BY, Prepared
 from foretaste.data.sequences import PARTS, TEST, TRAIN, VALIDATION, Sequences
 from foretaste.data.splits import SessionOrder, Split
 from foretaste.errors import ConfigError, DataError, NeedsError, nearest
@@ -34,7 +34,6 @@ from foretaste.training.settings import TrainConfig
 
 CUTOFFS = (5, 10, 20)
 """Of the metrics that are measured on the validation part after each pass."""
-
 
 REFITTED = (
     "this recommender was trained on the validation part too (refit): the figures say how well it is remembered, not "
@@ -223,7 +222,8 @@ class Recommender:
         """Say before training what the model needs and the log lacks."""
         lacking = sorted(self.kind.needs_of(self.config) - prepared.offers)
         if lacking:
-            raise NeedsError(f"model '{self.name}' needs {' and '.join(lacking)}, which this log does not have")
+            how = "; ".join(MADE_BY[name] for name in lacking)
+            raise NeedsError(f"model '{self.name}' needs {' and '.join(lacking)}, which this log does not have; {how}")
 
     def _facts(self, prepared: Prepared, refit: bool) -> dict[str, Any]:
         """What a saved folder says of its making."""
@@ -262,10 +262,10 @@ def _cutoffs(metric: str) -> tuple[int, ...]:
 def _questions(log: Sequences, part: int, protocol: Protocol) -> Cases:
     cases = protocol.cases(log, part)
     if not len(cases):
+        why = "; every session of the log has one event" if len(log) == log.n_sessions else ""
         raise ConfigError(
             f"the {PARTS[part]} part has nothing to ask under the protocol {protocol.name} "
-            f"({protocol.asks.format(protocol)}); "
-            "choose another protocol, or prepare the log with another split"
+            f"({protocol.asks.format(protocol)}){why}; choose another protocol, or prepare the log with another split"
         )
     return cases
 

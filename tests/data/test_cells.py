@@ -57,7 +57,10 @@ def test_ids_with_line_breaks_quotes_and_nothing_visible(tmp_path: Path) -> None
 def test_the_unit_of_a_number_is_found_by_size(unit: str, factor: int) -> None:
     log = read({"user": [1, 1], "item": [1, 2], "time": np.array([T, T + 1]) * factor})
     assert events(log, "time") == [(T * 1000,), (T * 1000 + 1000,)]
-    assert log.steps[0].detail == f"the table; times are {unit} by their size"
+    assert log.steps[0].detail == (
+        f"the table; times are {unit} by their size, "
+        "all within 1 s of 2014-05-13 16:53 (is that the right column and unit?)"
+    )
 
 
 def test_the_unit_is_that_of_most_rows(tmp_path: Path) -> None:
@@ -86,7 +89,18 @@ def test_dates_as_numbers_and_as_text(tmp_path: Path) -> None:
     }
     log = read(write(tmp_path / "t.csv", [(1, 1, time) for time in written]))
     assert events(log, "time") == [(day + after,) for after in written.values()]
-    assert log.steps[0].detail == "t.csv; times are ISO text, UTC where no offset is given"
+    assert log.steps[0].detail == (
+        "t.csv; times are ISO text, UTC where no offset is given, "
+        "all within 39,069 s of 2014-04-07 00:00 (is that the right column and unit?)"
+    )
+
+
+def test_the_report_says_from_when_to_when_a_log_is(tmp_path: Path) -> None:
+    days = [(1, 1, "2024-01-01 09:00"), (1, 2, "2024-03-30 08:00"), (1, 3, "nonsense")]
+    assert read(write(tmp_path / "t.csv", days)).steps[0].detail.endswith(", from 2024-01-01 to 2024-03-30")
+    digits = read({"user": [1] * 10, "item": [1] * 10, "time": range(10)}).steps[0].detail
+    assert digits.endswith("all within 9 s of 1970-01-01 00:00 (is that the right column and unit?)")
+    assert read({"user": [1], "item": [1], "when": [3]}, time=None, order="when").steps[0].detail == "the table"
 
 
 def test_datetimes_of_tables() -> None:

@@ -44,7 +44,8 @@ def test_csv(tmp_path: Path, kind: str) -> None:
     log = read(path, **more)
     assert events(log) == EVENTS
     assert log.has == {"users", "times"}
-    assert log.steps == [Step("read", f"{path.name}; times are seconds by their size", 5, 2, 0, 4)]
+    span = "all within 9 s of 2014-05-13 16:53 (is that the right column and unit?)"
+    assert log.steps == [Step("read", f"{path.name}; times are seconds by their size, {span}", 5, 2, 0, 4)]
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "pattern", "deep"])
@@ -225,7 +226,10 @@ def test_steps_make_new_logs_and_old_tables_go() -> None:
 def test_the_report(tmp_path: Path) -> None:
     path = write(tmp_path / "log.csv", [*CLICKS, ("", "d", "2014-05-13")])
     log = read(path)
-    detail = "log.csv; times are ISO text, UTC where no offset is given and seconds by their size"
+    detail = (
+        "log.csv; times are ISO text, UTC where no offset is given and seconds by their size, "
+        "all within 9 s of 2014-05-13 16:53 (is that the right column and unit?)"
+    )
     assert log.report().splitlines() == [
         "step    events  users  sessions  items",
         f"read         6      2         -      5  {detail}",

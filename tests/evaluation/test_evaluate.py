@@ -216,6 +216,27 @@ def test_a_log_of_another_vocabulary_and_a_list_of_everything() -> None:
     assert any("training events" in note for note in evaluate(Bag(20), log, PerStep().cases(log, TRAIN)).facts.notes)
 
 
+def test_a_session_model_that_is_asked_from_nothing_is_named() -> None:
+    log = random_log(3)
+    last = log.sessions[:-1][np.searchsorted(log.sessions, log.users[1:]) - 1]  # where each user's last session begins
+    part = (np.arange(len(log)) >= np.repeat(last, np.diff(log.users))) * TEST
+    log = replace(log, part=part.astype(np.uint8))
+
+    def said(scope: Scope, protocol: Protocol) -> bool:
+        found = evaluate(Counter(20, scope), log, protocol.cases(log), name="counter")
+        return any("counter reads one session and has seen nothing of it" in note for note in found.facts.notes)
+
+    assert said("session", LastSession())
+    assert not said("session", PerStep())
+    assert not said("user", LastSession())
+
+
+def test_a_history_of_nothing_is_explained() -> None:
+    log = random_log(3)
+    text = evaluate(Bag(20), log, PerStep(first=True).cases(log)).table()
+    assert "\n0 (none, or all cold)  " in text
+
+
 def test_a_model_told_of_the_future_is_marked() -> None:
     class Told(Bag):
         causal = False

@@ -1,6 +1,7 @@
 """Raw ids in and out, lists in a fixed order, and folders that cannot be trusted."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,18 @@ def test_save_and_load_give_the_same_answers(trained: Trained, tmp_path: Path) -
         "recommender.json",
         "weights.safetensors",
     ]
+
+
+def test_every_file_may_be_read_by_whom_the_umask_lets(trained: Trained, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        folder = trained.save(tmp_path / "saved")
+    finally:
+        os.umask(before)
+    assert {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()} == {
+        "recommender.json": 0o640, "weights.safetensors": 0o640, "items.parquet": 0o640,
+    }  # fmt: skip
+    assert folder.stat().st_mode & 0o777 == 0o750
 
 
 def test_saving_twice_replaces_and_a_foreign_folder_is_left_alone(trained: Trained, tmp_path: Path) -> None:

@@ -176,7 +176,8 @@ def test_a_wrong_setting_of_the_engine_or_a_store_without_permission(run: Path, 
     file = tmp_path / "file"
     file.write_text("mine")
     for store, engine, said in [
-        ("memory", {"histori": 3}, "unknown key 'histori'.*'history'"),
+        (str(tmp_path / "never"), {"quue": 3}, "no setting 'quue'; did you mean 'queue'.* events, .* window_ids"),
+        (str(tmp_path / "never"), {"window_ids": -1}, "'window_ids' = -1"),
         (str(file / "users"), {}, re.escape(str(file))),
         (str(tmp_path), {}, "is no store"),
         ("redis://127.0.0.1:1/0", {}, "127.0.0.1"),
@@ -184,6 +185,7 @@ def test_a_wrong_setting_of_the_engine_or_a_store_without_permission(run: Path, 
         with pytest.raises(ForetasteError, match=said):
             build(Plan(run=run, store=store, engine=engine))
     assert file.read_text() == "mine"
+    assert not (tmp_path / "never").exists()
 
 
 def test_what_cannot_start_is_said_in_a_line(run: Path, tmp_path: Path) -> None:

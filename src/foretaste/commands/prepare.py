@@ -20,6 +20,7 @@ def prepare(
     validation: str | None = None,
     rejected: Path | None = None,
     strict: Flag = False,
+    replace: Flag = False,
     room: Room = options.USUAL_ROOM,
     json: Json = False,
 ) -> None:
@@ -50,12 +51,15 @@ def prepare(
         File for the rows that cannot be used, each with its line and the reason.
     strict
         Refuse a log with such rows.
+    replace
+        Put the new folder in the place of a prepared log that stands at --out. Recommenders trained on that one cannot
+        be evaluated on this one, if its items have other numbers.
     """
     from foretaste.cli import show
     from foretaste.data import datasets
-    from foretaste.data.folders import check_place
+    from foretaste.data.folders import check_free
 
-    check_place(out)
+    check_free(out, "a prepared log", replace=replace)
     if recipe is not None:
         if columns != options.NO_COLUMNS or steps != options.NO_STEPS or split or validation:
             raise ConfigError("prepare: columns, sessions, filters and split stand in the recipe; change them there")

@@ -14,7 +14,7 @@ from typing import Any
 from foretaste import options
 from foretaste.data.events import EventLog
 from foretaste.errors import ConfigError, ForetasteError
-from foretaste.options import Columns, Json
+from foretaste.options import Basics, Json
 from foretaste.serving.client import Client
 
 AT_ONCE = 500
@@ -30,7 +30,7 @@ def replay(
     /,
     *,
     to: str,
-    columns: Columns = options.NO_COLUMNS,
+    columns: Basics = options.NO_BASICS,
     speed: str = "max",
     key: str | None = None,
     json: Json = False,

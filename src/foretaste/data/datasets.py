@@ -25,6 +25,7 @@ from foretaste.config import read_toml
 from foretaste.data import sessions
 from foretaste.data.counted import Counts, compared, measured
 from foretaste.data.events import EventLog
+from foretaste.data.files import meant
 from foretaste.data.gather import found, gathered
 from foretaste.data.prepared import Prepared
 from foretaste.data.recipes import DataRecipe, Items, LeaveOut, Read, Segments
@@ -52,6 +53,8 @@ def find_recipe(name: str | Path, kind: str = "data") -> Path:
     path = Path(name)
     if path.suffix == ".toml" and path.is_file():
         return path
+    if path.suffix == ".toml":
+        raise ConfigError(f"{path}: no such file{meant(path)}")
     known = {one.stem: one for one in sorted(recipes_folder(kind).glob("*.toml"))}
     if str(name) not in known:
         raise ConfigError(f"no recipe {str(name)!r}: {nearest(str(name), known)}; or give the path of a TOML file")

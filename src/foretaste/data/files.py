@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -45,3 +46,10 @@ def to_disk(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def meant(path: Path) -> str:
+    """End of a message about a file or folder that is not there: what stands beside it under a like name."""
+    near = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, near, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""

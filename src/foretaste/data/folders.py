@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foretaste.data.files import to_disk
+from foretaste.data.files import meant, to_disk
 from foretaste.errors import SavedFileError
 
 MANIFEST = "manifest.json"
@@ -41,8 +41,10 @@ def written_whole(folder: Path, manifest: str = MANIFEST) -> Iterator[Path]:
         made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".writing", dir=folder.parent))
         made.chmod(0o777 & ~_umask())
         yield made
-        for file in (*made.iterdir(), made):
+        for file in made.iterdir():
+            file.chmod(0o666 & ~_umask())  # safetensors writes for its owner alone
             to_disk(file)
+        to_disk(made)
         _put(made, folder)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -58,6 +60,13 @@ def check_place(folder: Path, manifest: str = MANIFEST) -> None:
     """Refuse a place in which something stands that is no saved folder with a `manifest`; ask before long work."""
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / manifest).exists())):
         raise SavedFileError(f"{folder}: holds something that was not saved from here; give a new or an empty folder")
+
+
+def check_free(folder: Path, what: str, manifest: str = MANIFEST, *, replace: bool = False) -> None:
+    """As `check_place`, for a command: what was saved there before stays, unless it is asked to replace it."""
+    check_place(folder, manifest)
+    if not replace and (folder / manifest).exists():
+        raise SavedFileError(f"{folder}: {what} is there already; name another folder, or say --replace")
 
 
 def _put(made: Path, folder: Path) -> None:
@@ -102,7 +111,8 @@ def read_manifest(folder: Path, kind: str, version: int, *, verify: bool = False
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise SavedFileError(f"{folder / MANIFEST}: no such file; expected the folder of a {kind}") from None
+        near = "" if folder.exists() else meant(folder)
+        raise SavedFileError(f"{folder / MANIFEST}: no such file; expected the folder of a {kind}{near}") from None
     except (OSError, ValueError) as error:
         raise SavedFileError(f"{folder / MANIFEST}: cannot be read: {error}; save it again") from None
     if not isinstance(manifest, dict) or manifest.get("format") != kind:

@@ -31,6 +31,14 @@ from foretaste.errors import DataError, SavedFileError
 if TYPE_CHECKING:
     from foretaste.data.events import EventLog
 
+MADE_BY = {
+    "users": "name their column with --user (user=)",
+    "times": "name their column with --time (time=)",
+    "sessions": "it takes several of one user: --gap 30m or --per-day makes them (log.sessions)",
+    "dwell": 'a data recipe makes it, with [sessions] add = ["dwell"]',
+}
+"""How a log comes to have what a model may need."""
+
 ARRAYS = {"items": "int32", "users": "int64", "sessions": "int64", "part": "uint8", "user_numbers": "int32"}
 OPTIONAL = {"times": "int64", "target": "bool"}
 

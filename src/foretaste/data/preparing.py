@@ -19,7 +19,7 @@ from foretaste.data import summary
 from foretaste.data.arrange import arrange
 from foretaste.data.sequences import TEST, TRAIN, VALIDATION, Sequences
 from foretaste.data.sessions import FUTURE_COLUMNS, Filters
-from foretaste.data.splits import RecentPrefixes, Split
+from foretaste.data.splits import GlobalTime, RecentPrefixes, Split
 from foretaste.data.timeline import Ints, Mask, count
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, DataError
@@ -129,7 +129,7 @@ class Work:
         if (self.part == VALIDATION).any():
             raise ConfigError(f"the split already makes a validation part; leave out validation = {validation}")
         train = self.part == TRAIN
-        chosen = _checked(validation.parts(self.line.select(train)), validation)
+        chosen = _checked(validation.parts(self.line.select(train)), validation, "validation: ")
         self.part[train] = np.where(chosen == TRAIN, TRAIN, VALIDATION)
 
     def filter(self, filters: Filters) -> None:
@@ -204,10 +204,14 @@ def _numbered(codes: NDArray[np.int32], known: Mask, *, unknown_too: bool = Fals
     return order, numbers
 
 
-def _checked(part: NDArray[np.uint8], split: Split) -> NDArray[np.uint8]:
+def _checked(part: NDArray[np.uint8], split: Split, which: str = "") -> NDArray[np.uint8]:
     for number, purpose in ((TRAIN, "train on"), (TEST, "ask for")):
         if not (part == number).any():
-            raise DataError(f"{split} leaves nothing to {purpose} of {len(part)} events; choose another split or size")
+            inside = isinstance(split, GlobalTime) and split.by != "event"
+            more = ", or by=event, which also cuts inside a session" if inside else ""
+            raise DataError(
+                f"{which}{split} leaves nothing to {purpose} of {len(part)} events; choose another split or size{more}"
+            )
     return part
 
 

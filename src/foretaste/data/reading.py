@@ -21,12 +21,11 @@ from foretaste.data.asked import CANONICAL, Asked
 from foretaste.data.cells import Cell, Dropped, Id, Text, Value
 from foretaste.data.raw import Raw
 from foretaste.data.sources import Source
-from foretaste.data.times import Clock, Position
+from foretaste.data.times import DAY, Clock, Position, span
 from foretaste.data.workspace import Table, Workspace, name, text
 from foretaste.errors import DataError, nearest
 
-DAY = 86_400_000
-"""Milliseconds. A clock may be this much ahead of ours before its times count as the future."""
+UNREAD = "time cannot be read"
 FEW = 1000
 """How many different actions are listed when one is not found."""
 C = TypeVar("C", bound=Cell)
@@ -104,7 +103,8 @@ class Reader:
                 f"CREATE TABLE {items} AS SELECT item, {', '.join(first)} FROM {self.view} WHERE {kept} GROUP BY item",
                 self.source.label,
             )
-        steps = self._counted(stages, table, lines)
+        (step, detail, counts), *rest = self._counted(stages, table, lines)
+        steps = [(step, f"{detail}{self._span(table)}", counts), *rest]
         self.workspace.db.execute(f"DROP VIEW {self.view}")
         raw.drop()
         return Reading(table, items, aside, steps, self._fingerprint(table))
@@ -143,8 +143,8 @@ class Reader:
         elif self.user is not None:
             yield f"WHEN {self.user.value} IS NULL THEN 'no user'"
         if self.time is not None:
-            moment, latest = self.time.value, int(time.time() * 1000) + DAY
-            yield f"WHEN {self.time.missing()} THEN 'no time' WHEN {moment} IS NULL THEN 'time cannot be read'"
+            moment, latest = self.time.value, int(time.time() * 1000) + DAY  # clocks differ
+            yield f"WHEN {self.time.missing()} THEN 'no time' WHEN {moment} IS NULL THEN '{UNREAD}'"
             yield f"WHEN {moment} < 0 THEN 'time before 1970' WHEN {moment} > {latest} THEN 'time in the future'"
         for cell, what in ((self.order, "position"), (self.session_order, "session order")):
             if cell is not None:
@@ -163,6 +163,8 @@ class Reader:
             return None, {}
         file, line, why, row = self.workspace.row(f"SELECT * FROM {aside} LIMIT 1")
         first = f"{file}, line {line}: {why}: {row[:200]}"
+        if why == UNREAD:
+            first += ". Times are numbers (s, ms, us or ns), dates, or ISO text such as 2024-05-01 10:00"
         if strict:
             raise DataError(
                 f"{first}. strict=True (--strict) accepts no such row: correct it, or read without it to set it aside"
@@ -218,6 +220,11 @@ class Reader:
             f"SELECT count(*), bit_xor(hash({', '.join(map(name, CANONICAL))})) FROM {table}"
         )
         return {"events": events, "hash": f"{digest:016x}", "of": f"the events, by DuckDB {duckdb.__version__}"}
+
+    def _span(self, table: str) -> str:
+        return (
+            "" if self.time is None else f", {span(*self.workspace.row(f'SELECT min(time), max(time) FROM {table}'))}"
+        )
 
     def _said(self) -> str:
         return "; ".join(part for part in (self.source.label, self.time.detail if self.time else "") if part)

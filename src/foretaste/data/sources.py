@@ -6,7 +6,6 @@ memory: pandas, Polars, Arrow, or a dictionary of NumPy arrays (tables.py).
 
 from __future__ import annotations
 
-import difflib
 import glob
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 
 from foretaste.data.cells import UNTYPED
 from foretaste.data.csvfile import CsvFile, CsvOptions, exactly, open_csv
+from foretaste.data.files import meant
 from foretaste.data.tables import arrays_of, frame_of, is_table
 from foretaste.data.workspace import Workspace, name, reason
 from foretaste.errors import DataError, nearest
@@ -120,9 +120,7 @@ def _paths(source: str) -> list[Path]:
     else:
         found = sorted(Path(p) for p in glob.glob(source, recursive=True) if Path(p).is_file())  # noqa: PTH207
         if not found:
-            near = path.parent.iterdir() if path.parent.is_dir() else []
-            close = difflib.get_close_matches(path.name, [p.name for p in near], n=1)
-            raise DataError(f"{source}: no such file" + (f"; did you mean '{close[0]}'?" if close else ""))
+            raise DataError(f"{source}: no such file{meant(path)}")
     return found
 
 

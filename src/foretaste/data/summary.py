@@ -108,6 +108,10 @@ def report(manifest: Mapping[str, Any]) -> str:
         )
         for kind, repeats in test["repeats"].items():
             lines.append(f"Targets that repeat an item of the {kind}'s history: {_share(repeats, test['asked'])}.")
+    if "sessions" not in manifest["has"]:
+        lines.append("Sessions: none; a user's whole history counts as one. --gap 30m or --per-day makes some.")
+    elif not counts["all"]["prefixes"]:
+        lines.append("Sessions: every one has one event, so nothing can be learnt or asked inside them.")
     if manifest["not_causal"]:
         lines.append(f"Known only at the next event, so not causal: {', '.join(manifest['not_causal'])}.")
     return "\n".join(lines)

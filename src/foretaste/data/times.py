@@ -9,6 +9,7 @@ datetime that names no offset is taken as UTC. What cannot be read keeps its tex
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,8 @@ UNITS = {"seconds": 1000.0, "milliseconds": 1.0, "microseconds": 1e-3, "nanoseco
 """Milliseconds in one unit."""
 BOUNDS = (0.0, 1e11, 1e14, 1e17, 1e300)
 """A number of size BOUNDS[k] .. BOUNDS[k + 1] counts the k-th unit."""
+DAY = 86_400_000
+"""Milliseconds."""
 
 
 class Moment(Cell):
@@ -109,3 +112,11 @@ class Clock(Moment):
         else:
             number = f"TRY_CAST(round({self.alias}_x * {self.factor!r}) AS BIGINT)"
         return f"coalesce({self.alias}_ms, {number})"
+
+
+def span(first: int, last: int) -> str:
+    """From when to when the times of a log are; a wrong column or unit shows itself in this."""
+    begin, end = (datetime.fromtimestamp(time / 1000, UTC) for time in (first, last))
+    if last - first >= DAY:
+        return f"from {begin:%Y-%m-%d} to {end:%Y-%m-%d}"
+    return f"all within {(last - first) / 1000:,.0f} s of {begin:%Y-%m-%d %H:%M} (is that the right column and unit?)"

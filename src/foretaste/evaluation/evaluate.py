@@ -104,6 +104,12 @@ def evaluate(
                 done += len(ids)
                 if progress:
                     progress(done, len(asked))
+    notes = [*_notes(model, name, cases, asked, cutoffs)]
+    if model.scope == "session" and not history.any() and tied[asked.items > 0].all():
+        notes.append(
+            f"{name} reads one session and has seen nothing of it in any case, so all items tie: ask per-step, or take "
+            "a model whose row is a user (`foretaste models`)"
+        )
     facts = Facts(
         model=name,
         protocol=cases.protocol,
@@ -118,7 +124,7 @@ def evaluate(
         all_targets=asked.all_targets,
         fingerprint=asked.fingerprint,
         coverage=shown.coverage if shown else None,
-        notes=tuple(_notes(model, name, cases, asked, cutoffs)),
+        notes=tuple(notes),
         seconds=time.perf_counter() - began,
     )
     return Evaluation(

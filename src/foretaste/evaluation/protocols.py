@@ -18,7 +18,7 @@ training events that are later than the first question, where the log has times.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -236,7 +236,7 @@ def protocol(name: str, **options: object) -> Protocol:
     """The protocol of this name, with options: `protocol("last-item", unit="user", mask_seen=True)`."""
     if name not in PROTOCOLS:
         raise ConfigError(f"no protocol is called '{name}'; {nearest(name, PROTOCOLS)}")
-    known = list(PROTOCOLS[name].__dataclass_fields__)
+    known = [field.name for field in fields(PROTOCOLS[name])]
     for option, value in options.items():
         if option not in known:
             raise ConfigError(f"protocol '{name}' has no option '{option}'; {nearest(option, known)}")

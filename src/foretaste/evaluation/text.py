@@ -11,6 +11,8 @@ ONE_TARGET = ("recall", "mrr", "ndcg")
 MANY_TARGETS = ("recall", "hr", "precision", "f1", "mrr", "ndcg")
 COUNTS = ("arp",)
 """Metrics that are no shares and stand as they are; all others are printed in percent."""
+NOTHING = "0 (none, or all cold)"
+"""Of a history in which the model was shown no event."""
 
 
 def table(found: Evaluation) -> str:
@@ -25,12 +27,13 @@ def table(found: Evaluation) -> str:
     titles = {"history": "events known before", "popularity": "popularity of the target", "repeats": "the target is"}
     for name, rows in found.breakdown().items():
         if len(rows) > 1:
-            width = max(len(titles[name]), *(len(row["label"]) for row in rows))
+            labels = [NOTHING if name == "history" and row["label"] == "0" else row["label"] for row in rows]
+            width = max(len(titles[name]), *map(len, labels))
             unit = "cases" if name == "history" else "targets"
             lines += ["", f"{titles[name]:<{width}}  {unit:>9}  {f'recall@{k}':>12}  {f'mrr@{k}':>9}"]
-            for row in rows:
+            for label, row in zip(labels, rows, strict=True):
                 values = f"{100 * row[f'recall@{k}']:10.2f} %  {100 * row[f'mrr@{k}']:7.2f} %"
-                lines.append(f"{row['label']:<{width}}  {row['size']:>9,}  {values}")
+                lines.append(f"{label:<{width}}  {row['size']:>9,}  {values}")
     return "\n".join(lines)
 
 

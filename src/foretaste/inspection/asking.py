@@ -67,7 +67,7 @@ class Nature:
             "users" in facts.offers,
             0.0 if visits is None else 1 - visits.bars[0].count / visits.of,
             facts.row == "session" and (facts.same_time or 0.0) >= BASKET,
-            NEWEST[facts.clock],
+            NEWEST[facts.clock] + (",by=event" if facts.clock == "time" and facts.sessions == 1 else ""),
             facts.questions,
         )
 

@@ -179,7 +179,8 @@ def _asked(one: Asking) -> Iterator[str]:
 
 def state(one: Advice) -> str:
     """Whether the log has what a model needs."""
-    lacks = f"needs {' and '.join(one.lacks)}" if one.lacks else "yes"
+    words = ["several sessions of a user" if name == "sessions" else name for name in one.lacks]
+    lacks = f"needs {' and '.join(words)}" if words else "yes"
     return f"{lacks}; --set {one.instead} does without" if one.instead else lacks
 
 

@@ -22,7 +22,7 @@ import uvicorn
 from pydantic import Field
 
 from foretaste.config import Config
-from foretaste.errors import ForetasteError, StoreError
+from foretaste.errors import ConfigError, ForetasteError, StoreError, nearest
 from foretaste.serving import logs
 from foretaste.serving.limits import ServiceConfig
 
@@ -97,10 +97,15 @@ def build(plan: Plan) -> tuple[Gate, Store, Any]:
 
     torch.set_num_threads(1)
     service = plan.service
+    known = dict.fromkeys([*ServiceConfig.model_fields, *EngineConfig.model_fields])
+    for name in plan.engine:
+        if name not in known:
+            raise ConfigError(f"the service has no setting '{name}'; {nearest(name, known)}")
+    config = EngineConfig.of(plan.engine)  # before a store is made
     trained = Trained.load(plan.run)
     store = open_store(plan.store, durability=plan.durability, ttl=plan.ttl)
     try:
-        engine = Engine(trained, store, EngineConfig.of(plan.engine), replay=plan.replay)
+        engine = Engine(trained, store, config, replay=plan.replay)
         first = trained.items.ids[0]
         engine.ask(
             Ask(history=[Event(first)], k=20)
