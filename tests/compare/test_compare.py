@@ -13,7 +13,7 @@ import textwrap
 import threading
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -314,6 +314,15 @@ def test_a_log_stays_where_it_says_more_than_the_cell(begun: Callable[..., Place
     assert _why({}, 1, tmp_path / "gone.log") == "its process ended with exit status 1"
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt; a process that a shell put in the background begins with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupted_cell_has_not_failed(begun: Callable[..., Place], tmp_path: Path) -> None:
     place = begun('import time; print(\'{"step": "sleeping"}\', flush=True); time.sleep(60)')
     main = threading.main_thread().ident

@@ -185,7 +185,7 @@ def test_authors_initial_weights_have_their_spread() -> None:
     assert float(model.gru.weight_ih_l0.detach().std()) == pytest.approx(math.sqrt(2 / 50), rel=0.03)
     recurrent = model.gru.weight_hh_l0[:100]
     torch.testing.assert_close(recurrent @ recurrent.T, torch.eye(100), rtol=0, atol=1e-5)
-    assert float(model.gru.bias_ih_l0.abs().max()) == 0
+    assert float(model.gru.bias_ih_l0.detach().abs().max()) == 0
 
 
 def test_defaults_are_the_papers_and_unknown_keys_are_refused() -> None:

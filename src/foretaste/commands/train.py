@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from foretaste import words
-from foretaste.data.folders import check_free
-from foretaste.data.prepared import Prepared
 from foretaste.errors import ConfigError
-from foretaste.inspection import trained_facts
 from foretaste.options import Device, Flag, Json, Settings, Threads, Track
-from foretaste.recommender import Recommender, RunRecipe
-from foretaste.training.checkpoint import forget
-from foretaste.training.progress import Live, together
-from foretaste.training.tracking import tracker
+
+if TYPE_CHECKING:
+    from foretaste.recommender import Recommender
 
 
 def train(
@@ -58,6 +55,13 @@ def train(
         Put the new recommender in the place of one that stands at --out.
     """
     from foretaste.cli import show
+    from foretaste.data.folders import check_free
+    from foretaste.data.prepared import Prepared
+    from foretaste.inspection import trained_facts
+    from foretaste.recommender import RunRecipe
+    from foretaste.training.checkpoint import forget
+    from foretaste.training.progress import Live, together
+    from foretaste.training.tracking import tracker
 
     words.use_threads(threads)
     check_free(out, "a recommender", "recommender.json", replace=replace)
