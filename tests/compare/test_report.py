@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from foretaste import shop
@@ -24,6 +25,7 @@ from foretaste.compare.report.histories import SHOWN, Witnesses, moments, on_eve
 from foretaste.compare.report.kinds import Breakdown, Group, besides, breakdowns
 from foretaste.compare.report.log import the_log
 from foretaste.compare.report.pair import pair_of
+from foretaste.compare.report.plots import _floor
 from foretaste.compare.report.settings import sweeps
 from foretaste.compare.report.table import results
 from foretaste.compare.report.verdict import decide
@@ -565,3 +567,23 @@ def test_the_reference_stands_beside_the_best_row_of_another_model(twice: Place)
         assert (f">{more:+.1f} %<" if abs(more) < 100 else f">{more:+.0f} %<") in drawn
     assert pair_of(replace(summary, lines=summary.lines[:1], reference="pop")) is None
     assert pair_of(replace(summary, reference="")) is None
+
+
+def test_rows_far_below_do_not_press_the_good_ones_together() -> None:
+    assert _floor(np.array([7.0, 31, 53, 67, 69, 69.4, 70, 71, 71.5])) == pytest.approx(71.5 - 1.2 * (71.5 - 187 / 3))
+    assert _floor(np.array([7.0, 67, 69, 69.4, 70, 71, 71.5])) == -np.inf  # few
+    assert _floor(np.arange(10.0, 100, 10)) == -np.inf  # as far from each other as they are
+    assert _floor(np.full(9, 0.5)) == -np.inf
+    assert _floor(np.array([0.2, *[0.5] * 9])) == -np.inf  # nothing to tell apart above
+
+
+def test_a_row_below_the_edge_is_drawn_on_it_with_its_figure(tmp_path: Path) -> None:
+    rows = [line(f"m{n}", 0.70 + 0.005 * n, training=10.0 + n) for n in range(6)]
+    rows += [line("low", 0.05, training=0.1), line("lower", 0.01, training=0.2)]
+    with drawing():
+        (shown,) = plots.against_cost(
+            Gallery(tmp_path), rows, looks([row.name for row in rows]), "recall@20", "training"
+        )
+    assert "Triangles on the lower edge" in shown
+    svg = (tmp_path / "cost-training.svg").read_text("utf-8")
+    assert all(f">{label}</text>" in svg for label in ("low 5.0", "lower 1.0", "m0", "m5"))

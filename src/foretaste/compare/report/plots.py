@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foretaste.compare.report.kinds import Breakdown
+from foretaste.compare.report.labels import name_points
 from foretaste.compare.summary import Line
 from foretaste.pages.drawings import INK, PAPER, RULE, SOFT, Gallery, Look, canvas, name_ends, only, short
 from foretaste.pages.html import Html
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 LABELS = {"training": "seconds of training", "median": "milliseconds an answer (median)"}
 LEAST = {"training": 0.01, "median": 0.01}
 """What is less stands here on a logarithmic scale."""
+MANY = 8
+"""Rows; of fewer, all stand where they are."""
 CROWDED = 12
 """Kinds of cases; of more, labels and counts stand upright and marks are small."""
 
@@ -69,23 +73,39 @@ def against_cost(
     figure, axes = canvas(3.6)
     axes.set_xscale("log")
     x, y = np.array([point[0] for point in points]), np.array([point[1] for point in points])
+    floor, top = _floor(y), y.max()
     order = np.lexsort((-y, x))
     front = [place for rank, place in enumerate(order) if y[place] > max(y[order[:rank]], default=-np.inf)]
     axes.step([*x[front], 3 * x.max()], [*y[front], y[front][-1]], where="post", color=SOFT, lw=1, ls=(0, (3, 2)))
+    labels = []
     for one, height, line in points:
         found, look = line.figures[metric], names[line.name]
-        axes.plot([one, one], [100 * found.low, 100 * found.high], color=look.colour, lw=1.4)
-        axes.plot(one, height, look.mark, color=look.colour, ms=7, mec=PAPER, mew=0.8)
+        below = height < floor
+        if not below:
+            axes.plot([one, one], [100 * found.low, 100 * found.high], color=look.colour, lw=1.4)
+        axes.plot(one, max(height, floor), "v" if below else look.mark, color=look.colour, ms=7, mec=PAPER, mew=0.8)
+        labels.append((one, max(height, floor), line.name, f" {height:.1f}" if below else ""))
     axes.set_xlim(x.min() / 2.5, 3 * x.max())
     axes.margins(y=0.12)
+    if floor > -np.inf:
+        highest = max(100 * line.figures[metric].high for *_, line in points)
+        axes.set_ylim(floor - 0.08 * (top - floor), highest + 0.05 * (top - floor))
     axes.set_xlabel(LABELS[cost])
     axes.set_ylabel(f"{metric}, %")
     plain_decades(axes)
-    _name_points(figure, axes, [(one, height, line.name) for one, height, line in points], names)
+    name_points(figure, axes, labels, names)
+    said = " Triangles on the lower edge lie below it, at the figure beside the name." if floor > -np.inf else ""
     yield gallery.show(
         f"cost {cost}", figure, f"Accuracy against {LABELS[cost]}.",
-        "Up and to the left is better; nothing cheaper lies above the dashed line. Bars: 95 % intervals.",
+        f"Up and to the left is better; nothing cheaper lies above the dashed line. Bars: 95 % intervals.{said}",
     )  # fmt: skip
+
+
+def _floor(y: NDArray[np.float64]) -> float:
+    """Where the scale of accuracies begins, if the lower third of the rows would press the others together: a little below these."""
+    best, floor = y.max(), y.max() - 1.2 * (y.max() - np.quantile(y, 1 / 3))
+    pressed = len(y) >= MANY and y.min() < floor < best and best - floor < 0.5 * (best - y.min())
+    return float(floor) if pressed else -np.inf
 
 
 def amounts(
@@ -237,47 +257,3 @@ def plain_decades(axes: Axes, most: int = 6) -> None:
     marks = marks[:: -(-len(marks) // most)]
     axes.set_xticks(marks, [f"{mark:,.10g}" for mark in marks])
     axes.minorticks_off()
-
-
-def _name_points(figure: Any, axes: Any, points: Sequence[tuple[float, float, str]], names: Mapping[str, Look]) -> None:
-    """A name beside each point, where it covers least of the others."""
-    figure.draw_without_rendering()
-    taken = [_around(*_pixels(axes, x, y), 7, 7) for x, y, _ in points]
-    renderer, frame = figure.canvas.get_renderer(), axes.get_window_extent()
-    for x, y, name in sorted(points, key=lambda point: -point[1]):
-        behind = {"facecolor": PAPER, "alpha": 0.75, "edgecolor": "none", "pad": 0.5}
-        label = axes.text(x, y, short(name, 16), fontsize=10, color=names[name].colour, in_layout=False, bbox=behind)
-        box = label.get_window_extent(renderer)
-        wide, high = box.width, box.height
-        px, py = _pixels(axes, x, y)
-        tried = []
-        for turn, (dx, dy) in enumerate(
-            ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1), (0, 2), (0, -2))
-        ):
-            cx, cy = px + dx * (wide / 2 + 8), py + dy * (high / 2 + 8)
-            place = _around(cx, cy, wide / 2, high / 2)
-            covered = sum(_overlap(place, other) for other in taken)
-            outside = wide * high - _overlap(place, (frame.x0, frame.y0, frame.x1, frame.y1))
-            tried.append((covered + 2 * outside, turn, place))
-        *_, place = min(tried)
-        label.set_position(axes.transData.inverted().transform((place[0], place[1])))
-        label.set_verticalalignment("bottom")
-        taken.append(place)
-
-
-Box = tuple[float, float, float, float]
-
-
-def _pixels(axes: Axes, x: float, y: float) -> tuple[float, float]:
-    px, py = axes.transData.transform((x, y))
-    return float(px), float(py)
-
-
-def _around(x: float, y: float, wide: float, high: float) -> Box:
-    return x - wide, y - high, x + wide, y + high
-
-
-def _overlap(one: Box, other: Box) -> float:
-    wide = min(one[2], other[2]) - max(one[0], other[0])
-    high = min(one[3], other[3]) - max(one[1], other[1])
-    return max(wide, 0.0) * max(high, 0.0)
