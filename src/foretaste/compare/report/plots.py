@@ -102,7 +102,7 @@ def against_cost(
 
 
 def _floor(y: NDArray[np.float64]) -> float:
-    """Where the scale of accuracies begins, if the lower third of the rows would press the others together: a little below these."""
+    """Where the scale begins if the lower third of the rows would press the others together: below them."""
     best, floor = y.max(), y.max() - 1.2 * (y.max() - np.quantile(y, 1 / 3))
     pressed = len(y) >= MANY and y.min() < floor < best and best - floor < 0.5 * (best - y.min())
     return float(floor) if pressed else -np.inf
