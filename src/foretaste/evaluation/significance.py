@@ -26,7 +26,8 @@ from foretaste.errors import ConfigError, DataError
 Values = NDArray[np.float64]
 RESAMPLES = 1000
 DRAWS = 10_000
-"""Of the randomisation test: p can fall to 0.0001, so that Holm's correction over fifty rows still tells rows apart."""
+"""Of the randomisation test: p can fall to 0.0001, so that Holm's correction over fifty rows, or over
+all pairs of thirty, still tells rows apart."""
 
 
 @dataclass(frozen=True)
