@@ -21,9 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foretaste.compare.cost import made
 from foretaste.data.files import write_text
 from foretaste.models.contract import DENSE
-from softmax_speed import best_of, processor
+from softmax_speed import best_of
 
 ROWS, DEPTH = 512, 64
 CANDIDATES = (2, 17, 65, 257)
@@ -75,7 +76,9 @@ def main() -> None:
     result = {
         "command": f"python benchmarks/candidates_speed.py --seconds {chosen.seconds:g} --threads {chosen.threads}",
         "what": f"scores and gradients of {ROWS} rows a step, D = {DEPTH}; best of turns",
-        "machine": {"processor": processor(), "threads": chosen.threads, "torch": torch.__version__, "load": load},
+        **made(),
+        "threads": chosen.threads,
+        "load before": load,
         **measure(chosen.seconds),
     }
     text = json.dumps(result, indent=2)

@@ -222,12 +222,12 @@ class Run:
         """Metrics of the averaged weights where there are any, else of the current ones; and these weights as they were
         then, for whoever validates gives users that were never trained what a stranger has."""
         assert self.validate is not None
+        if not self.average:
+            return dict(self.validate(self.model)), _copy(self.model)
         current = _copy(self.model)
-        if self.average:
-            self.model.load_state_dict(self.average)
+        self.model.load_state_dict(self.average)
         metrics, weights = dict(self.validate(self.model)), _copy(self.model)
-        if self.average:
-            self.model.load_state_dict(current)
+        self.model.load_state_dict(current)
         return metrics, weights
 
     def _save(self) -> None:
