@@ -53,10 +53,12 @@ class Recommender:
         self.kind = model_class(model)
         own = {name: value for name, value in settings.items() if name in self.kind.Config.model_fields}
         rest = {name: value for name, value in settings.items() if name not in own}
-        unknown = [name for name in rest if name not in TrainConfig.model_fields]
-        if unknown:
-            known = [*self.kind.Config.model_fields, *TrainConfig.model_fields]
-            raise ConfigError(f"model '{model}' has no setting '{unknown[0]}'; {nearest(unknown[0], known)}")
+        trains = TrainConfig.model_fields if self.kind.learns == "gradient" else {}
+        for name in rest:
+            if name not in trains:
+                why = ": it counts, and takes no settings of training" if name in TrainConfig.model_fields else ""
+                known = nearest(name, [*self.kind.Config.model_fields, *trains])
+                raise ConfigError(f"model '{model}' has no setting '{name}'{why}; {known}")
         self.config = self.kind.Config.of(own)
         self.training = TrainConfig.of({**self.kind.recipe, **rest})
         self._trained: Trained | None = None
