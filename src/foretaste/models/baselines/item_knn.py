@@ -10,8 +10,9 @@ n(i, j) sessions that hold both, n(i) that hold i. For lambda = 0 it is the cosi
 sessions and items; lambda > 0 holds back items that met once by chance.
 
 Left open, and what was chosen:
-- What n counts (`once`). True: sessions; a repeated click counts once. False: events, as in GRU4Rec's code: n(i) is
-  the events of i and n(i, j) the sum over sessions of the product of both counts.
+- What n counts (`once`). True: sessions; a repeated click counts once. False: events: n(i) is the events of i and
+  n(i, j) the sum over sessions of the product of both counts. GRU4Rec's code stands between the two: n(i) is the
+  events of i, and each of them counts once for every other item of its session, so its n(i, j) is not n(j, i).
 - Who asks: the last click alone (`last` = 1, as in the session papers), the last k, or the whole history, for which
   `last` = 64, the largest, is a ring of the 64 latest events: what is kept of a user has to end somewhere.
 - What lies equally near. Similarities are rounded to whole multiples of a power of two, as fine as float64 leaves room
