@@ -2,7 +2,9 @@
 
 A counting model lets the last items of a row vote. Each vote is a whole number, in a unit that is a power of two, and
 the ones that fall to an item are added up in float64, where such sums are exact: they do not depend on the order in
-which they are taken, so the law holds to the last bit and what ties, ties.
+which they are taken, so the law holds to the last bit and what ties, ties. A weight that is no multiple of the unit
+(1/3, a cosine) is rounded once, in the table: two sums of several such votes that are equal on paper, as SR and
+Item-KNN with `last` > 1 have them, may lie a unit or so apart, and then no rule for ties settles them.
 
 Ties (`ties` of each Config). Counts are small numbers, so many items share one, and what is shown of them is chance
 unless it is settled. "latest": by how often the item occurs in the training log, then by how late it occurs there.
