@@ -95,6 +95,13 @@ def test_dates_as_numbers_and_as_text(tmp_path: Path) -> None:
     )
 
 
+def test_a_number_that_is_no_day_leaves_the_other_days_alone(tmp_path: Path) -> None:
+    log = read(write(tmp_path / "d.csv", [(1, "a", "20140407"), (1, "b", "20140431"), (1, "c", "20140408")]))
+    assert events(log, "item, time") == [("a", 1396828800000), ("c", 1396915200000)]
+    assert "YYYYMMDD, by their look (1 rows are no such day)" in log.steps[0].detail
+    assert aside(log) == [(3, "time cannot be read")]
+
+
 def test_the_report_says_from_when_to_when_a_log_is(tmp_path: Path) -> None:
     days = [(1, 1, "2024-01-01 09:00"), (1, 2, "2024-03-30 08:00"), (1, 3, "nonsense")]
     assert read(write(tmp_path / "t.csv", days)).steps[0].detail.endswith(", from 2024-01-01 to 2024-03-30")

@@ -2,8 +2,8 @@
 
 A number may count seconds, milliseconds, microseconds or nanoseconds; which of them is decided by size, once for the
 whole column, and said in the report: below 10^11 seconds (the year 5138), below 10^14 milliseconds, below 10^17
-microseconds. The unit that most rows agree with is taken, so that one stray value decides nothing. Whole numbers that
-are all dates written as YYYYMMDD are read as days. Text is read as ISO 8601, with or without an offset; a text or a
+microseconds. The unit that most rows agree with is taken, so that one stray value decides nothing. Where most numbers
+are dates written as YYYYMMDD, they are read as days. Text is read as ISO 8601, with or without an offset; a text or a
 datetime that names no offset is taken as UTC. What cannot be read keeps its text, for the list of rejected rows.
 """
 
@@ -84,9 +84,7 @@ class Clock(Moment):
     def questions(self) -> list[str]:
         x = f"{self.alias}_x"
         sizes = [f"count(*) FILTER (abs({x}) >= {low} AND abs({x}) < {high})" for low, high in pairwise(BOUNDS)]
-        day = f"{x} = trunc({x}) AND {x} BETWEEN 19700101 AND 21001231"
-        date = f"try_strptime(CASE WHEN {day} THEN {x}::BIGINT::VARCHAR END, '%Y%m%d')"
-        return [f"count({x})", f"count({date})", f"count({self.alias}_ms)", *sizes]
+        return [f"count({x})", f"count({self._date})", f"count({self.alias}_ms)", *sizes]
 
     def learn(self, answers: list[Any]) -> None:
         numbers, dates, moments, *sizes = answers
@@ -94,9 +92,10 @@ class Clock(Moment):
         if moments:
             kind = "datetimes" if self._is_moment else "ISO text"
             said.append(f"{kind}, UTC where no offset is given")
-        if numbers and numbers == dates:
+        if dates > numbers - dates:
             self.factor = None
-            said.append("days written YYYYMMDD, by their look")
+            odd = f" ({numbers - dates:,} rows are no such day)" if numbers > dates else ""
+            said.append(f"days written YYYYMMDD, by their look{odd}")
         elif numbers:
             unit = max(UNITS, key=lambda unit: sizes[list(UNITS).index(unit)])
             self.factor = UNITS[unit]
@@ -106,9 +105,16 @@ class Clock(Moment):
         self.detail = "times are " + " and ".join(said) if said else ""
 
     @property
+    def _date(self) -> str:
+        """SQL: the day that a number such as 20140407 is, or NULL."""
+        x = f"{self.alias}_x"
+        day = f"{x} = trunc({x}) AND {x} BETWEEN 19700101 AND 21001231"
+        return f"try_strptime(CASE WHEN {day} THEN {x}::BIGINT::VARCHAR END, '%Y%m%d')"
+
+    @property
     def value(self) -> str:
         if self.factor is None:
-            number = f"epoch_ms(strptime({self.alias}_x::BIGINT::VARCHAR, '%Y%m%d'))"
+            number = f"epoch_ms({self._date})"
         else:
             number = f"TRY_CAST(round({self.alias}_x * {self.factor!r}) AS BIGINT)"
         return f"coalesce({self.alias}_ms, {number})"
