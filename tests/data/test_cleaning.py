@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 from tests.data.clicks import aside, events, read, steps, write
@@ -118,6 +119,17 @@ def test_conditions(condition: object, kept: list[int]) -> None:
             read(table, drop={"n": condition})
         return
     assert [item for (item,) in events(read(table, drop={"n": condition}), "item")] == kept
+
+
+def test_not_a_number_is_missing_and_not_large(tmp_path: Path) -> None:
+    path = tmp_path / "n.csv"
+    path.write_text("user,item,time,n\n1,1,1,5\n1,2,2,NaN\n1,3,3,1\n")
+    assert events(read(path, drop={"n": "> 2"}), "item") == [(2,), (3,)]
+    path = tmp_path / "n.parquet"
+    duckdb.sql(f"COPY (SELECT 1 AS user, i AS item, i AS time, [5.0, 'NaN'::DOUBLE, 1.0][i] AS n "
+               f"FROM range(1, 4) AS r (i)) TO '{path}'")  # fmt: skip
+    assert events(read(path, drop={"n": "> 2"}), "item") == [(2,), (3,)]
+    assert events(read(path, drop={"n": None}), "item") == [(1,), (3,)]
 
 
 def test_flags_may_be_conditions_and_actions() -> None:

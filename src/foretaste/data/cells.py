@@ -184,7 +184,7 @@ class Dropped(Cell):
 
     def _test(self, wanted: object) -> str:
         if wanted is None:
-            return f"({self.source} IS NULL)"
+            return f"({self.source} IS NULL{f' OR isnan({self.source})' if self.type in FLOATS else ''})"
         condition = as_word(wanted)
         for sign in ("<=", ">=", "<", ">"):
             if condition.startswith(sign):
@@ -194,7 +194,8 @@ class Dropped(Cell):
                     raise DataError(
                         f"drop=: '{condition}' on column '{self.column}': expected a number after {sign}"
                     ) from None
-                return f"TRY_CAST({self.source} AS DOUBLE) {sign} {bound!r}"
+                # DuckDB holds NaN to be greater than any number
+                return f"nullif(TRY_CAST({self.source} AS DOUBLE), 'NaN'::DOUBLE) {sign} {bound!r}"
         shown = as_text(self.source, self.type)
         if "*" in condition or "?" in condition:
             return f"{shown} GLOB {text(condition)}"
