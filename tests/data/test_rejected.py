@@ -178,6 +178,12 @@ def test_other_encodings(tmp_path: Path) -> None:
     path.write_bytes("user,item,time\n1,café,5\n1,b,6\n".encode("latin-1"))
     assert aside(read(path)) == [(2, "not in the encoding of the file")]
     assert items(read(path, encoding="latin-1")) == ["café", "b"]
+    assert items(read(path, encoding="ISO-8859-1")) == ["café", "b"]
+    path.write_text("user,item,time\n1,café,5\n", encoding="utf-8-sig")
+    assert items(read(path, encoding="utf-8-sig")) == items(read(path, encoding="utf8")) == ["café"]
+    for unknown in ("cp1252", "no such one"):
+        with pytest.raises(DataError, match=f"encoding='{unknown}' .*expected utf-8, utf-16 or latin-1"):
+            read(path, encoding=unknown)
 
 
 # ---------------------------------------------------------------- sources that cannot be read

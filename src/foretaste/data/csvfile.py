@@ -7,6 +7,7 @@ is decided later from all of its rows (cells.py), never from a sample.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import re
@@ -22,6 +23,8 @@ from foretaste.errors import DataError
 
 DELIMITERS = (",", ";", "\t", "|", "::", " ")
 HEAD, HEAD_LINES = 1 << 20, 20
+ENCODINGS = {"utf-8": "utf-8", "utf-8-sig": "utf-8", "utf-16": "utf-16", "iso8859-1": "latin-1"}
+"""Those that DuckDB reads, in its words, by Python's name for them."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,20 @@ class CsvFile:
 
 def open_csv(workspace: Workspace, path: Path, head: bytes, options: CsvOptions) -> CsvFile:
     """Find out how a file is cut, from its first bytes `head` and its first lines."""
-    compression = kind_of(path, head)
-    lines = _first_lines(workspace, path, options.encoding, compression)
+    compression, encoding = kind_of(path, head), _encoding(path, options.encoding)
+    lines = _first_lines(workspace, path, encoding, compression)
     cut = options.delimiter or _delimiter(lines, options)
     columns, header = _columns(lines[0], cut, options, path)
-    return CsvFile(path, cut, tuple(columns), header, options.encoding, compression, workspace.new_name("lines"))
+    return CsvFile(path, cut, tuple(columns), header, encoding, compression, workspace.new_name("lines"))
+
+
+def _encoding(path: Path, asked: str) -> str:
+    try:
+        return ENCODINGS[codecs.lookup(asked).name]
+    except LookupError:
+        raise DataError(
+            f"{path}: encoding={asked!r} (--encoding): expected utf-8, utf-16 or latin-1; save the file as UTF-8"
+        ) from None
 
 
 def exactly(path: Path) -> str:
@@ -87,7 +99,7 @@ def _first_lines(workspace: Workspace, path: Path, encoding: str, compression: s
                 head = file.read(HEAD)
             lines = head.decode(encoding, "replace").splitlines()
             lines = lines[:-1] if len(head) == HEAD and len(lines) > 1 else lines  # the last one may be cut
-    except (duckdb.Error, OSError, LookupError) as error:
+    except (duckdb.Error, OSError) as error:
         raise DataError(f"{path}: cannot be read: {reason(error)}") from error
     found = [line.removeprefix("\ufeff") for line in lines if line][:HEAD_LINES]
     if not found:
