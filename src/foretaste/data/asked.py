@@ -44,12 +44,16 @@ class Asked:
             raise DataError("inputs= and targets= are values of the action: name its column (action=)")
         if self.action is not None and not (self.inputs or self.targets):
             raise DataError(f"action={self.action!r}: say which of its values are inputs= and which are targets=")
-        for ours, column in (self.columns or {}).items():
-            if ours.lower() in CANONICAL:
-                raise DataError(
-                    f"columns=: '{ours}' is the name of one of the log's own columns; give another, such as "
-                    f"columns={{'raw_{ours}': '{column}'}}"
-                )
+        for argument, own in (("columns", CANONICAL), ("item_columns", ("item",))):
+            taken = set(own)
+            for ours, column in (getattr(self, argument) or {}).items():
+                if ours.lower() in taken:
+                    whose = "one of the log's own columns" if ours.lower() in own else "another, but for its case"
+                    raise DataError(
+                        f"{argument}=: '{ours}' is the name of {whose}; give another, such as "
+                        f"{argument}={{'raw_{ours}': '{column}'}}"
+                    )
+                taken.add(ours.lower())
 
     def named(self) -> list[tuple[str, str]]:
         """(argument, column) for every column that was named."""

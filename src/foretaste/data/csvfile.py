@@ -128,6 +128,10 @@ def _cells(line: str, cut: str) -> list[str]:
 def _columns(line: str, cut: str, options: CsvOptions, path: Path) -> tuple[list[str], bool]:
     """The names of the columns, and whether the first line is a header."""
     first = _cells(line, cut)
+    named = first if options.names is None else list(options.names)
+    for column in options.wanted.intersection(named):
+        if named.count(column) > 1:
+            raise DataError(f"{path}: the column '{column}' is there twice; rename one of them")
     if options.names is None:
         seen: set[str] = set()
         columns = []
