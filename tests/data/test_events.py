@@ -189,6 +189,14 @@ def test_items_of_the_log_and_of_another_table(tmp_path: Path) -> None:
         log.with_items(films, item="id", title="nam")
 
 
+@pytest.mark.parametrize("name", ["value", "key", "row"])
+def test_a_column_of_the_items_may_have_any_name(name: str) -> None:
+    table = {"user": [1, 1], "item": ["a", "b"], "time": [1, 2], name: [7, 8]}
+    of_log = read(table, item_columns=[name]).prepare()
+    of_table = read(table).with_items({"item": ["b", "a"], name: [8, 7]}, item="item").prepare()
+    assert of_log.items.columns == of_table.items.columns == {name: [7, 8]}
+
+
 def test_the_log_keeps_its_own_order_whatever_the_ids(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     n = 300_000

@@ -35,9 +35,9 @@ def attached(log: EventLog, source: Source, item: str, columns: Mapping[str, str
     workspace.run(
         f"""
         CREATE TABLE {table} AS
-        SELECT l.item, d.* EXCLUDE (key)
+        SELECT l.item, d.* EXCLUDE (item)
         FROM (SELECT DISTINCT item FROM {log.table}) AS l
-        JOIN (SELECT ({key.value})::VARCHAR AS key{first} FROM {raw.rows} GROUP BY 1) AS d ON l.item::VARCHAR = d.key
+        JOIN (SELECT ({key.value})::VARCHAR AS item{first} FROM {raw.rows} GROUP BY 1) AS d ON l.item::VARCHAR = d.item
         """,
         source.label,
     )

@@ -162,8 +162,8 @@ class Work:
         order, numbers = _numbered(line.items, known, unknown_too=candidates == "all")
         about = f"SELECT value FROM {tables.items} v"
         if self.log.items_table:
-            about = f"SELECT v.value, t.* EXCLUDE (item) FROM {tables.items} v LEFT JOIN {self.log.items_table} t"
-            about += " ON t.item = v.value"
+            about = f"SELECT v.value AS item, t.* EXCLUDE (item) FROM {tables.items} v "
+            about += f"LEFT JOIN {self.log.items_table} t ON t.item = v.value"
         vocabularies = {"items": Vocabulary.from_query(db, f"{about} ORDER BY v.number", order - 1)}
         met = line.named & (line.per_user(known) > 0)
         if "users" in self.log.has:
