@@ -106,7 +106,9 @@ def test_sessions_of_a_user_by_position_unless_positions_begin_again() -> None:
 
 def test_session_ids_may_repeat_between_users_and_users_may_be_missing() -> None:
     rows = [("u", "1", "a", 0), ("v", "1", "b", 1), (None, "1", "c", 2), (None, "2", "d", 3), ("u", "1", "e", 4)]
-    prepared = log_of(rows, "user", "session", "item", "time").prepare(None)
+    log = log_of(rows, "user", "session", "item", "time")
+    assert [step.sessions for step in log.filter(item_support=1).steps] == [4, 4]
+    prepared = log.prepare(None)
     assert told(prepared) == "ae|b|c|d"
     assert prepared.sequences.user_numbers.tolist() == [1, 2, 0, 0]
     assert prepared.manifest["counts"]["all"] == {"events": 5, "users": 2, "sessions": 4, "items": 5, "prefixes": 1}

@@ -232,9 +232,11 @@ class Reader:
 
 def count(workspace: Workspace, table: str) -> Counts:
     """The size of a log's table."""
+    sessions = f'SELECT DISTINCT "user", "session" FROM {table} WHERE "session" IS NOT NULL'  # ids are a user's own
     return Counts(
         *workspace.row(
-            f'SELECT count(*), count(DISTINCT "user"), count(DISTINCT "session"), count(DISTINCT item) FROM {table}'
+            f'SELECT count(*), count(DISTINCT "user"), (SELECT count(*) FROM ({sessions})), count(DISTINCT item) '
+            f"FROM {table}"
         )
     )
 
