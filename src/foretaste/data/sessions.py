@@ -58,13 +58,14 @@ def by_gap(log: EventLog, gap: str | float = "30m") -> EventLog:
     sql = f"""
         WITH marked AS (
             SELECT row, "user", "session", time, position,
+                row_number() OVER (PARTITION BY {OWNER} ORDER BY {order}) AS place,
                 coalesce(time - lag(time) OVER (PARTITION BY {OWNER} ORDER BY {order}) > {limit}, true) AS begins
             FROM {{table}}),
-        named AS (
-            SELECT row, last_value(CASE WHEN begins THEN row END IGNORE NULLS)
-                OVER (PARTITION BY {OWNER} ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS session
+        named AS (  -- a running max of place and row as one: last_value(... IGNORE NULLS) is quadratic
+            SELECT row, max(CASE WHEN begins THEN (place::HUGEINT << 40) + row END)
+                OVER (PARTITION BY {OWNER} ORDER BY {order} ROWS UNBOUNDED PRECEDING) & ((1::HUGEINT << 40) - 1) AS head
             FROM marked)
-        SELECT e.* REPLACE (n.session AS "session") FROM {{table}} e JOIN named n USING (row)"""
+        SELECT e.* REPLACE (n.head::BIGINT AS "session") FROM {{table}} e JOIN named n USING (row)"""
     result = _derived(log, sql, "sessions", f"a new session after a gap of more than {limit / 1000:g} s")
     result.rules |= {"sessions": "gap", "gap": limit / 1000}
     return result
