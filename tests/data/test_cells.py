@@ -133,6 +133,16 @@ def test_an_order_needs_no_clock(tmp_path: Path) -> None:
     assert aside(log) == [(3, "no position"), (4, "position is no number")]
 
 
+def test_positions_may_be_ids_of_nineteen_digits(tmp_path: Path) -> None:
+    first = 1_700_000_000_000_000_001
+    rows = [(1, "c", first + 2), (1, "b", first + 1), (1, "a", first)]
+    path = write(tmp_path / "o.csv", [*rows, (1, "z", "x")], ("user", "item", "at"))
+    table = {name: [row[k] for row in rows] for k, name in enumerate(("user", "item", "at"))}
+    for source in (path, table):
+        prepared = read(source, time=None, order="at").prepare()
+        assert prepared.items.raw(prepared.sequences.items.tolist()) == ["a", "b", "c"]
+
+
 def test_session_order_may_be_a_date(tmp_path: Path) -> None:
     path = write(tmp_path / "o.csv", [(1, "a", 9, "2016-05-09")], ("session", "item", "at", "day"))
     log = read(path, user=None, session="session", time=None, order="at", session_order="day")

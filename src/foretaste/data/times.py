@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
-from foretaste.data.cells import MISSING, Cell, is_number
+from foretaste.data.cells import MISSING, UNTYPED, Cell, is_number
 
 UNITS = {"seconds": 1000.0, "milliseconds": 1.0, "microseconds": 1e-3, "nanoseconds": 1e-6}
 """Milliseconds in one unit."""
@@ -70,9 +70,29 @@ class Moment(Cell):
 class Position(Moment):
     """A place in an order: a number, or a date whose milliseconds serve as one."""
 
+    whole = False
+    """Whole numbers so large that a float cannot tell neighbours apart: ids of events, nanoseconds."""
+
+    def computed(self) -> list[str]:
+        number = self.type == UNTYPED or is_number(self.type)
+        whole = f"TRY_CAST({self.source} AS BIGINT)" if number else "NULL::BIGINT"
+        return [*super().computed(), f"{whole} AS {self.alias}_n"]
+
+    def stored(self) -> str:
+        return f"{super().stored()}, {self.alias}_n"
+
+    def questions(self) -> list[str]:
+        x, n, ms = (f"{self.alias}_{part}" for part in ("x", "n", "ms"))
+        other = f"{x} <> trunc({x}) OR ({x} IS NOT NULL AND {n} IS NULL)"
+        return [f"count(*) FILTER (abs({x}) > {2**53})", f"count(*) FILTER ({other})", f"count({ms})"]
+
+    def learn(self, answers: list[Any]) -> None:
+        large, others, dates = answers
+        self.whole = large > 0 and not others and not dates
+
     @property
     def value(self) -> str:
-        return f"coalesce({self.alias}_x, {self.alias}_ms::DOUBLE)"
+        return f"{self.alias}_n" if self.whole else f"coalesce({self.alias}_x, {self.alias}_ms::DOUBLE)"
 
 
 class Clock(Moment):
