@@ -200,6 +200,7 @@ class EventLog:
 
         `columns` are {our name: the source's}; without any, all of the source's columns are taken. Sources as for
         `read`. Items that the log does not have are left out; of several rows of one item the first counts.
+        What was known before (`item_columns=`, an earlier table) is replaced.
         """
         from foretaste.data import items
 
