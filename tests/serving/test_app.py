@@ -178,6 +178,7 @@ BAD_BODIES: list[tuple[str, bytes, int, str]] = [
     ("/events", b'{"user": "ann", "item": "tea", "time": NaN}', 400, "not JSON"),
     ("/events", b'{"user": "ann", "item": "tea", "time": Infinity}', 400, "not JSON"),
     ("/events", b'{"user": "ann", "item": "tea", "time": 1e999}', 422, "time: "),
+    ("/events", b'{"user": "ann", "item": "tea", "time": 1' + 400 * b"0" + b"}", 422, "time: "),
     ("/events", b'{"user": "ann", "item": "\xff"}', 400, "not JSON"),
     ("/events", b'{"user": "ann", "item": "\\ud800"}', 400, "not JSON"),
     ("/events", b"[" * 4000, 400, "not JSON"),
@@ -214,6 +215,28 @@ def test_a_body_that_cannot_be_answered(client: TestClient, path: str, body: byt
     answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
     assert_problem(answer, status, said)
     assert client.get("/users/ann").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/recommendations", b'{"user": "ann", "exclude": [%s]}', "exclude.0: expected an id: text or a whole number"),
+        ("/recommendations", b'{"history": [%s]}', "history.0: expected an id: text or a whole number"),
+        ("/explanations", b'{"history": [%s]}', "history.0: expected an id: text or a whole number"),
+        ("/events", b'{"events": [%s]}', "events.0: "),
+    ],
+)
+def test_of_a_list_the_first_bad_element_is_told(client: TestClient, path: str, body: bytes, said: str) -> None:
+    """All of them in a body of a megabyte held the process up for half a minute."""
+    body = body % b",".join(1000 * [b"[]"])
+    answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert_problem(answer, 422, said)
+    assert "more" not in answer.json()["detail"]
+
+
+def test_an_event_of_a_history_that_is_wrong_is_named(client: TestClient) -> None:
+    for one, said in [({"item": "tea", "x": 1}, "history.1.x: not a field"), ({}, "history.1.item: is required")]:
+        assert_problem(client.post("/recommendations", json={"history": ["tea", one]}), 422, said)
 
 
 @pytest.mark.parametrize(

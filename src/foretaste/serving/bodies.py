@@ -5,14 +5,14 @@ Only what comes in is checked against these; what goes out is made here and need
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
 from foretaste.serving.asks import Id
 from foretaste.serving.ids import LONGEST, WHOLE, checked
+from foretaste.serving.problems import AN_EVENT, AN_ID
 
 FARTHEST = 1e11
 """Seconds from 1970, the year 5138: a larger number is a time in milliseconds."""
@@ -22,6 +22,9 @@ _WHOLE = {"type": "integer", "minimum": -WHOLE, "maximum": WHOLE - 1}
 
 Given = Annotated[Id, BeforeValidator(checked), WithJsonSchema({"anyOf": [_TEXT, _WHOLE]})]
 """An id: text or a whole number."""
+
+FIRST = Field(fail_fast=True)
+"""Of a list: its first bad element is told. To gather them all from a hostile body takes half a minute."""
 
 
 def moment(value: Any) -> float:
@@ -34,7 +37,7 @@ def moment(value: Any) -> float:
             raise ValueError("expected seconds since 1970 or a text such as 2026-05-01T12:00:00Z") from None
     elif type(value) not in (int, float):
         raise ValueError("expected seconds since 1970 or a text such as 2026-05-01T12:00:00Z")
-    if not math.isfinite(value) or not 0 <= value < FARTHEST:
+    if not 0 <= value < FARTHEST:
         raise ValueError("not a time in seconds since 1970; milliseconds are divided by 1000")
     return float(value)
 
@@ -65,9 +68,9 @@ class Choice(Body):
 
     k: Annotated[int, Field(ge=1)] | None = None
     """How many items; left out: 20, or as many as are allowed."""
-    candidates: list[Given] | None = None
+    candidates: Annotated[list[Given], FIRST] | None = None
     """The only items to choose from."""
-    exclude: list[Given] = Field(default_factory=list)
+    exclude: Annotated[list[Given], FIRST] = Field(default_factory=list)
     """Items that never appear."""
     leave_out_seen: bool = False
     """Leave out the items of the history."""
@@ -81,6 +84,18 @@ class Happened(Body):
     item: Given
     time: Moment | None = None
     session: Given | None = None
+
+
+History = Annotated[
+    list[
+        Annotated[
+            Annotated[Given, Tag(AN_ID)] | Annotated[Happened, Tag(AN_EVENT)],
+            Discriminator(lambda one: AN_EVENT if isinstance(one, dict) else AN_ID),
+        ]
+    ],
+    FIRST,
+]
+"""Ids or events, the oldest first."""
 
 
 class OneEvent(Happened):
@@ -101,7 +116,7 @@ class EventBody(OneEvent):
 class EventsBody(Body):
     """Several events, each user's in the order given."""
 
-    events: Annotated[list[OneEvent], Field(min_length=1)]
+    events: Annotated[list[OneEvent], Field(min_length=1, fail_fast=True)]
     recommend: Choice | None = None
     """What the user wants after them; all events must be of one user."""
 
@@ -110,7 +125,7 @@ class RecommendBody(Choice):
     """Recommendations for a user, or after a history that leaves no trace."""
 
     user: Given | None = None
-    history: list[Given | Happened] | None = None
+    history: History | None = None
     """The oldest first: ids, or events."""
 
 
@@ -118,7 +133,7 @@ class ExplainBody(Body):
     """What the answer after a history rests on."""
 
     user: Given | None = None
-    history: list[Given | Happened]
+    history: History
     item: Given | None = None
     """The item to explain, for models whose weights depend on it; left out: the one recommended first."""
 

@@ -16,6 +16,10 @@ from foretaste.errors import BusyError, ConfigError, DataError, NeedsError, Stor
 MEDIA = "application/problem+json"
 SHOWN = 5
 """Wrong fields named in one answer."""
+AN_ID, AN_EVENT = "an id", "an event"
+"""What an element of a history is taken for."""
+NO_FIELDS = ("query", "path", AN_ID, AN_EVENT)
+"""What stands in the place of an error without being in the request."""
 
 
 class Refused(Exception):
@@ -62,7 +66,7 @@ def said(errors: Any, known: list[str] | None = None) -> str:
     """What is wrong with which field, without the value: it may be long."""
     lines = []
     for one in errors[:SHOWN]:
-        where = ".".join(str(part) for part in one["loc"] if part not in ("query", "path")) or "the body"
+        where = ".".join(str(part) for part in one["loc"] if part not in NO_FIELDS) or "the body"
         if one["type"] == "extra_forbidden":
             hint = f"; {nearest(where, known)}" if known and len(one["loc"]) == 1 else ""
             lines.append(f"{where[:80]}: not a field of this request{hint}")
