@@ -109,6 +109,26 @@ def test_items_of_other_types_are_kept_as_texts() -> None:
         engine.ask(Ask("u1", [Event(UUID(int=99))]))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("before", [int, str])
+def test_a_new_model_knows_the_items_that_its_log_writes_otherwise(before: type) -> None:
+    """One item "A1" in a log of numbers, and its next reading has texts."""
+    after = str if before is int else int
+    store, config = MemoryStore(), EngineConfig(history=4, rules=GAP)
+    sent = [Event(before(n % 5 + 1), START + n) for n in range(12)]
+    Engine(small_trained([before(n) for n in range(1, 8)]), store, config).ask(Ask("u1", sent))
+    trained = small_trained([after(n) for n in range(1, 8)])
+    engine = Engine(trained, store, config, replay=True)
+    kept = engine.user("u1")
+    assert kept is not None
+    events = [Event(after(one.item), one.time) for one in kept.events]
+    assert [item for item, _ in engine.explain("u1")["attention"]] == [one.item for one in events]
+    wanted = Engine(trained, MemoryStore(), config).ask(Ask(history=events, k=7))
+    assert engine.ask(Ask("u1", k=7)).recommendations == wanted.recommendations
+    kept = engine.user("u1")
+    assert kept is not None
+    assert [one.item for one in kept.events] == [one.item for one in events]
+
+
 def test_only_a_number_written_as_numbers_are_is_the_user_of_that_number() -> None:
     model = make("rum-item", {}, dtype=torch.float32)
     planner = Engine(

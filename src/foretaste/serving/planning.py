@@ -20,7 +20,7 @@ from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, NeedsError
 from foretaste.serving.asks import Ask, Event, Id, Outcome
 from foretaste.serving.ids import Names, sent
-from foretaste.serving.record import Base, Record, digest
+from foretaste.serving.record import Base, Record, digest, line_of
 from foretaste.serving.rules import Edge, Happened, Rules, Step, walk
 from foretaste.serving.states import Precision
 from foretaste.serving.stepping import Row, Stepper
@@ -78,6 +78,7 @@ class Planner:
     def __init__(self, stepper: Stepper, rules: Rules, config: EngineConfig, read_base: Callable[[str], bytes]) -> None:
         self.stepper, self.rules, self.config = stepper, rules, config
         self.items, self.users = as_kept(stepper.trained.items), Names(stepper.trained.users)
+        self.names = Names(stepper.trained.items)
         self._read_base = read_base
 
     def of_history(self, ask: Ask) -> Plan:
@@ -94,7 +95,7 @@ class Planner:
     def of_user(self, ask: Ask, key: str, stored: Stored | None) -> Plan:
         """An ask of a user with a record, or of one who is new."""
         now, number, own = time.time(), self.number(ask.user), self.stepper.fingerprint
-        record = Record(own, b"") if stored is None else Record.unpack(stored.record)
+        record = Record(own, b"") if stored is None else self._known(Record.unpack(stored.record))
         version = ABSENT if stored is None else stored.version
         events, outcomes, digests = self._new(ask.events, record, now)
         times = [record.newest] * bool(len(record)) + [event.time for event in events]
@@ -121,6 +122,7 @@ class Planner:
 
     def replayed(self, key: str, record: Record, user: Id) -> Row:
         """The row that leads to the record's state from its base, all events kept on the way."""
+        record = self._known(record)
         base = self._base(key, record)
         steps, _ = self._walked(Edge() if base is None else base.edge, record.events())
         return self.stepper.row((base.state or None) if base else None, self.number(user), steps)
@@ -186,6 +188,16 @@ class Planner:
         """The items among them that the recommender knows, by number."""
         return [number for event in events if (number := self.items.number(event.item))]
 
+    def _known(self, record: Record) -> Record:
+        """A record, of another model with the ids that this one knows: whose log had 7 where the other's had "7"."""
+        if record.model == self.stepper.fingerprint:
+            return record
+        lines = [line_of(replace(event, item=self._renamed(event.item))) + b"\n" for event in record.events()]
+        return replace(record, lines=b"".join(lines))
+
+    def _renamed(self, item: Id) -> Id:
+        return item if self.items.number(item) else sent(self.names.meant(item))
+
     def _walked(self, edge: Edge, events: Sequence[Happened]) -> tuple[list[Step], Edge]:
         walked = list(walk(self.rules, self.items, edge, events))
         return [step for step, _ in walked], walked[-1][1] if walked else edge
@@ -199,7 +211,9 @@ class Planner:
         edge = replace(base.edge, count=record.seen - len(record))
         if base.model == self.stepper.fingerprint:
             return replace(base, edge=edge)
-        return replace(base, state=b"", edge=replace(edge, begun=False))
+        assert edge.last is not None
+        last = replace(edge.last, item=self._renamed(edge.last.item))
+        return replace(base, state=b"", edge=replace(edge, last=last, begun=False))
 
     def _again(
         self, record: Record, events: Sequence[Happened], outcomes: list[Outcome], number: int, key: str
