@@ -58,6 +58,17 @@ def test_a_large_store_is_walked_once_over(redis_server: Server) -> None:
     assert facts["appendonly"] is False
 
 
+def test_without_a_ttl_a_base_written_under_one_stays(redis_server: Server) -> None:
+    with NetworkedStore(redis_server.url, "was-ttl", ttl=60) as store:
+        assert store.write([Change("ann", ABSENT, b"one", b"base")]) == [True]
+    with NetworkedStore(redis_server.url, "was-ttl") as store:
+        (stored,) = store.read(["ann"])
+        assert stored is not None
+        assert store.write([Change("ann", stored.version, b"two")]) == [True]
+    with redis_server.client() as client:
+        assert [client.pttl(f"was-ttl:{{user:ann}}:{part}") for part in "rb"] == [-1, -1]
+
+
 def test_the_server_forgets_a_user_after_the_ttl(redis_server: Server) -> None:
     store = fresh(redis_server, ttl=100)
     store.write([Change("ann", ABSENT, b"record", b"base")])

@@ -50,6 +50,8 @@ if ARGV[3] == 'drop' then redis.call('DEL', KEYS[2]) end
 if life > 0 then
   redis.call('PEXPIRE', KEYS[1], life)
   redis.call('PEXPIRE', KEYS[2], life)
+else
+  redis.call('PERSIST', KEYS[2])
 end
 return 1
 """
