@@ -88,6 +88,11 @@ def test_a_port_that_another_service_has_is_refused(count: int, others: int) -> 
             Listening("127.0.0.1", port, count)
 
 
+def test_a_name_that_can_be_no_host_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"cannot listen on aaa.*choose another with --port"):
+        Listening(300 * "a", 0)
+
+
 def test_an_address_of_the_sixth_version_is_written_in_brackets() -> None:
     try:
         with Listening("::1", 0, 2) as listening:

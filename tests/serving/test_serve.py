@@ -104,6 +104,29 @@ def test_a_stop_answers_what_was_asked(run: Path, tmp_path: Path) -> None:
         assert outcomes == 8 * ["applied"]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_while_it_stops_who_connects_is_refused_and_not_left_waiting(run: Path, tmp_path: Path, workers: int) -> None:
+    with Running(run, "--store", tmp_path / "users", "--workers", workers) as service:
+        place = (urlsplit(service.url).hostname, urlsplit(service.url).port)
+
+        def refused() -> bool:
+            try:
+                socket.create_connection(place).close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        with socket.create_connection(place, timeout=PATIENCE) as slow:
+            slow.sendall(b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+            slow.sendall(b"Content-Length: 9\r\n\r\n{")
+            until(lambda: metric(service.url, "foretaste_open_requests") > 1, "an open request")
+            service.process.send_signal(signal.SIGTERM)
+            until(refused, "a refusal")
+            assert service.process.poll() is None
+            assert slow.recv(4096).startswith(b"HTTP/1.1 504")
+        assert service.stop() == 0
+
+
 def test_workers_go_with_their_supervisor(run: Path, tmp_path: Path) -> None:
     with Running(run, "--store", tmp_path / "users") as service:
         (worker,) = service.workers()

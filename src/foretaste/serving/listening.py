@@ -41,8 +41,8 @@ class Listening:
                 self._sockets = {place: self._bound(alone=False) for place in range(count)}
                 for one in self._sockets.values():
                     one.listen(BACKLOG)
-        except OSError as error:
-            said = error.strerror or error
+        except (OSError, UnicodeError) as error:  # the latter of a name that can be no host
+            said = getattr(error, "strerror", None) or error
             raise ConfigError(f"cannot listen on {host}, port {port}: {said}; choose another with --port") from None
         self.spread = len(self._sockets) > 1
         self._kept: list[int] = []
@@ -79,14 +79,18 @@ class Listening:
             self._sockets.pop(place).close()
         self._kept = []
 
+    def close(self) -> None:
+        """Who connects from now on is refused, as soon as the workers have closed theirs."""
+        for one in self._sockets.values():
+            one.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for one in self._sockets.values():
-            one.close()
+        self.close()
 
     def _bound(self, alone: bool) -> socket.socket:
         found = socket.socket(self._family, socket.SOCK_STREAM)

@@ -179,7 +179,8 @@ class Supervisor:
             self.stopping = self.stopping or 1
 
     def _end(self) -> None:
-        """Stop all workers, and wait until they have finished what they were asked."""
+        """Stop all workers, and wait until they have finished what they were asked; nobody else is let in."""
+        self.listening.close()
         last = time.monotonic() + GRACE + 10
         for worker in self.workers.values():
             worker.process.terminate()
