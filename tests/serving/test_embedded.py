@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -274,6 +275,32 @@ def test_power_waits_for_the_disk_and_process_does_not(tmp_path: Path) -> None:
             assert time.monotonic() < end
             time.sleep(0.01)
         store.close()
+
+
+def test_after_the_disk_has_failed_nothing_is_taken_in_and_a_ping_says_why(tmp_path: Path) -> None:
+    class Failing:
+        """The environment on a disk that does not take what it is given."""
+
+        def __init__(self, env: Any) -> None:
+            self.env = env
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.env, name)
+
+        def sync(self, force: bool) -> None:
+            raise lmdb.DiskError(os.strerror(errno.EIO))
+
+    store = EmbeddedStore(tmp_path / "store", sync_every=0.01)
+    store.ping()
+    env, store._env = store._env, Failing(store._env)
+    store.write([Change("ann", ABSENT, b"record")])
+    store._syncing.join(60)
+    for ask in (store.ping, lambda: store.write([Change("bob", ABSENT, b"record")])):
+        with pytest.raises(StoreError, match=r"the disk is full or fails .*then start the service again"):
+            ask()
+    assert store.read(["ann", "bob"])[1] is None
+    store._env = env
+    store.close()
 
 
 # Damage

@@ -182,6 +182,12 @@ class EmbeddedStore(Store):
             "durability": self.durability,
         }
 
+    def ping(self) -> None:
+        """See `Store`. Also raised once the disk has failed: what is kept can be read, but nothing more is taken in."""
+        super().ping()
+        if self._failed:
+            raise StoreError(self._failed)
+
     def close(self) -> None:
         """See `Store`. Calls that are under way end first."""
         with self._calls:
