@@ -158,6 +158,16 @@ def test_users_of_another_model_are_not_imported(ft: Shell, folder: Path, tmp_pa
     assert 'the store of {"model": "dman"}; import it into a new store' in ran.err
 
 
+def test_an_export_outlives_the_version_that_wrote_it(tmp_path: Path) -> None:
+    before, after = MemoryStore(), MemoryStore()
+    before.claim({"model": "narm", "foretaste": "0.1"})
+    before.put_all(USERS)
+    after.claim({"model": "narm", "foretaste": "0.2"})
+    exports.export_users(before, tmp_path / "users.jsonl")
+    assert exports.import_users(after, tmp_path / "users.jsonl") == len(USERS)
+    assert after.claim({}) == {"model": "narm", "foretaste": "0.2"}
+
+
 def test_an_export_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, store = tmp_path / "users.jsonl", MemoryStore()
     store.put_all(USERS)

@@ -55,7 +55,7 @@ def import_users(store: Store, path: Path, progress: Progress | None = None) -> 
         if progress is not None:
             progress("checked", users)
     said = store.claim({})
-    if facts and said and facts != said:
+    if facts and said and _whose(facts) != _whose(said):
         raise StoreError(f"{path}: is of {_brief(facts)}, and the store of {_brief(said)}; import it into a new store")
     store.claim(facts)
     done, every = 0, read_users(path)
@@ -129,6 +129,11 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _line(values: dict[str, Any]) -> str:
     return json.dumps(values, separators=(",", ":")) + "\n"
+
+
+def _whose(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts but for the version of Foretaste that wrote them: users of the same model outlive it."""
+    return {name: value for name, value in facts.items() if name != "foretaste"}
 
 
 def _brief(facts: dict[str, Any]) -> str:
