@@ -264,7 +264,7 @@ def test_a_replay_that_is_interrupted_says_how_far_it_came(
     monkeypatch.setattr(replay, "AT_ONCE", 3)
     ran = shell("replay", file, "--to", place[0], "--key", SECRET, *OPTIONS)
     assert ran.status == 130
-    assert ran.err == "foretaste: interrupted after 3 of 5 events; sent again, none counts twice\n"
+    assert ran.err == "foretaste: interrupted after 3 of 5 events; sent again, none counts twice that it remembers\n"
 
 
 def test_what_replay_refuses(shell: Shell, place: tuple[str, Engine], tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def replay(
     key: str | None = None,
     json: Json = False,
 ) -> None:
-    """Send a log to a running service, in the order of time. Sent twice, it is taken in once.
+    """Send a log to a running service, in the order of time. Sent again, what it remembers counts once.
 
     Example: `foretaste replay clicks.csv --to http://127.0.0.1:8000 --user user --item item --time time --speed 60x`
 
@@ -72,7 +72,7 @@ def replay(
     except KeyboardInterrupt:
         line.end()
         raise KeyboardInterrupt(
-            f"interrupted after {done:,} of {total:,} events; sent again, none counts twice"
+            f"interrupted after {done:,} of {total:,} events; sent again, none counts twice that it remembers"
         ) from None
     line.end()
     parts = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(outcomes.items()))
