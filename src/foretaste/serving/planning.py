@@ -196,7 +196,8 @@ class Planner:
         return replace(record, lines=b"".join(lines))
 
     def _renamed(self, item: Id) -> Id:
-        return item if self.items.number(item) else sent(self.names.meant(item))
+        meant = sent(self.names.meant(item))
+        return meant if self.items.number(meant) else item
 
     def _walked(self, edge: Edge, events: Sequence[Happened]) -> tuple[list[Step], Edge]:
         walked = list(walk(self.rules, self.items, edge, events))
