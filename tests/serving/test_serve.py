@@ -106,7 +106,7 @@ def test_a_stop_answers_what_was_asked(run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_while_it_stops_who_connects_is_refused_and_not_left_waiting(run: Path, tmp_path: Path, workers: int) -> None:
-    with Running(run, "--store", tmp_path / "users", "--workers", workers) as service:
+    with Running(run, "--store", tmp_path / "users", "--workers", workers, "--set", "timeout=5") as service:
         place = (urlsplit(service.url).hostname, urlsplit(service.url).port)
 
         def refused() -> bool:
