@@ -47,7 +47,7 @@ from foretaste.serving.values import (
 
 Durability = Literal["process", "power"]
 
-MAP_SIZE = 64 * 2**30 if sys.maxsize > 2**32 else 2**30
+MAP_SIZE = 2**40 if sys.maxsize > 2**32 else 2**30
 """Bytes that the file may grow to; they are addresses, not memory, and no disk is taken before it is written."""
 SLICE = 500
 """Users of one transaction of a sweep or an export, so that nobody waits for the whole."""

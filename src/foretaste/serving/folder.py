@@ -183,8 +183,8 @@ def _sentence(folder: Path, error: Any) -> str:
     code = next((code for code in (*NO_ROOM, *DENIED, errno.ENOMEM) if os.strerror(code) in text), 0)
     if isinstance(error, lmdb.MapFullError):
         return (
-            "the store is full: it has grown to its map_size. Nothing of this step was written. Open it with a larger "
-            "map_size, forget users with `foretaste store sweep`, or free pages with `foretaste store compact`"
+            "the store is full: it has grown to its map_size. Nothing of this step was written. Forget users with "
+            "`foretaste store sweep`, or free pages with `foretaste store compact`"
         )
     if code in NO_ROOM:
         with suppress(OSError):
@@ -202,7 +202,7 @@ def _sentence(folder: Path, error: Any) -> str:
     if isinstance(error, lmdb.ReadersFullError):
         return f"more than {READERS} readers at once; stop some processes"
     if isinstance(error, lmdb.MemoryError) or code == errno.ENOMEM:
-        return "no room for its map of addresses (ulimit -v?); open it with a smaller map_size"
+        return "no room for its map of addresses, 1 TB unless map_size says less; raise the limit (ulimit -v)"
     if isinstance(error, lmdb.ReadonlyError) or code in DENIED:
         return "may not be read and written by this user; mend the rights of the folder and the files in it"
     return f"cannot be used: {text}"
