@@ -365,7 +365,6 @@ def test_what_a_recommender_may_be_asked(made: Path) -> None:
         (lambda: Recommender("pop").fit("clicks.csv"), r"EventLog\.read"),  # type: ignore[arg-type]
         (lambda: Recommender("narn"), "did you mean 'narm'"),
         (lambda: Recommender("narm", hiden_size=3), "did you mean 'hidden_size'"),
-        (lambda: Recommender("pop", learning_rate=0.1), "no setting 'learning_rate': it counts, .* Known: days"),
         (lambda: Recommender("narm", metric="recal@7").fit(prepared), "'recal@7' is not measured.*recall@7"),
         (lambda: Recommender("narm").fit(prepared, device="quantum"), "device = 'quantum'"),
         (lambda: Recommender.load(made / "narm", "cuda:99"), "device = 'cuda:99'.*this machine has cpu"),

@@ -51,13 +51,12 @@ class Recommender:
     def __init__(self, model: str = "narm", **settings: Any) -> None:
         self.name = model
         self.kind = model_class(model)
-        mine, trains = self.kind.Config.model_fields, TrainConfig.model_fields
-        known = {*mine, *trains} if self.kind.learns == "gradient" else {*mine}
-        for name in settings:
-            if name not in known:
-                why = ": it counts, and takes no settings of training" if name in trains else ""
-                raise ConfigError(f"model '{model}' has no setting '{name}'{why}; {nearest(name, sorted(known))}")
-        own, rest = [{name: settings[name] for name in settings if (name in mine) == its} for its in (True, False)]
+        own = {name: value for name, value in settings.items() if name in self.kind.Config.model_fields}
+        rest = {name: value for name, value in settings.items() if name not in own}
+        unknown = [name for name in rest if name not in TrainConfig.model_fields]
+        if unknown:
+            known = [*self.kind.Config.model_fields, *TrainConfig.model_fields]
+            raise ConfigError(f"model '{model}' has no setting '{unknown[0]}'; {nearest(unknown[0], known)}")
         self.config = self.kind.Config.of(own)
         self.training = TrainConfig.of({**self.kind.recipe, **rest})
         self._trained: Trained | None = None
