@@ -22,7 +22,7 @@ from foretaste.serving.bodies import (
     OneEvent,
     RecommendBody,
 )
-from foretaste.serving.ids import checked, sent
+from foretaste.serving.ids import Names, checked, sent
 from foretaste.serving.limits import ServiceConfig
 from foretaste.serving.metrics import Metrics
 from foretaste.serving.problems import Refused, invalid, refused
@@ -48,7 +48,8 @@ class Service:
         self.batcher = batcher
         self.config = config
         self.metrics = metrics
-        self.items, self.users = engine.planner.names, engine.planner.users
+        self.items = Names(engine.trained.items)
+        self.users = Names(engine.trained.users)
         self.search = Search(engine.trained.items)
 
     async def events(self, raw: bytes) -> bytes:
