@@ -23,6 +23,7 @@ import pytest
 from foretaste import EventLog, Recommender, shop
 from foretaste.commands import compare as command
 from foretaste.compare import publish
+from foretaste.compare.cases import read
 from foretaste.compare.cell import tune
 from foretaste.compare.cost import spent
 from foretaste.compare.grid import Grid, Place, Row
@@ -33,7 +34,7 @@ from foretaste.compare.trials import Bench, Crew, Say
 from foretaste.config import read_toml
 from foretaste.data.prepared import Prepared
 from foretaste.data.splits import GlobalTime
-from foretaste.errors import DataError, ForetasteError
+from foretaste.errors import DataError, ForetasteError, SavedFileError
 from foretaste.evaluation.report import Evaluation
 from foretaste.models import model_class
 from foretaste.pages.drawings import NoMatplotlib
@@ -135,7 +136,7 @@ def test_a_refit_is_no_part_of_its_trial(tmp_path: Path) -> None:
 
 def test_differences_outlive_the_ranks(compared: Path, tmp_path: Path) -> None:
     whole = summarise(Place(compared))
-    shutil.copytree(compared, tmp_path / "kept", ignore=shutil.ignore_patterns("ranks"))
+    shutil.copytree(compared, tmp_path / "kept", ignore=shutil.ignore_patterns("ranks", "cases"))
     kept = summarise(Place(tmp_path / "kept"))
     assert [line.against for line in kept.lines] == [line.against for line in whole.lines]
     assert [line.p for line in kept.lines] == [line.p for line in whole.lines]
@@ -146,6 +147,35 @@ def test_differences_outlive_the_ranks(compared: Path, tmp_path: Path) -> None:
     cell["test"]["metrics"]["recall@20"]["value"] += 0.01
     path.write_text(json.dumps(cell))
     assert summarise(Place(tmp_path / "kept")).line("twin").against is None  # no longer the cell that was compared
+
+
+def test_cases_tell_what_the_ranks_told(compared: Path, tmp_path: Path) -> None:
+    """A published folder has no ranks; a row that joins it years later is still compared with every old one."""
+    whole, place = summarise(Place(compared)), Place(tmp_path / "kept")
+    shutil.copytree(compared, place.folder, ignore=shutil.ignore_patterns("ranks", "pairs.json"))
+    kept = summarise(place)
+    assert [line.against for line in kept.lines] == [line.against for line in whole.lines]
+    assert [line.figures for line in kept.lines] == [line.figures for line in whole.lines]
+    of_ranks = read(Place(compared), whole.line("bpr-mf").cells[0], ("recall@20", "mrr@20"))
+    of_cases = read(place, whole.line("bpr-mf").cells[0], ("recall@20", "mrr@20"))
+    assert of_ranks is not None
+    assert of_cases is not None
+    assert all((of_cases.values[name] == of_ranks.values[name]).all() for name in ("recall@20", "mrr@20"))
+    assert 0 < of_cases.values["mrr@20"].sum() < of_cases.values["recall@20"].sum()
+    assert (
+        (of_cases.clusters[1:] == of_cases.clusters[:-1]) == (of_ranks.clusters[1:] == of_ranks.clusters[:-1])
+    ).all()
+    assert read(place, whole.line("bpr-mf").cells[0], ("ndcg@20",)) is None  # was not shown, so it was not kept
+    path = place.cases("bpr-mf", 0)
+    assert path.stat().st_size < Place(compared).ranks("bpr-mf", 0).stat().st_size / 2
+    path.write_bytes(place.cases("pop", 0).read_bytes())
+    with pytest.raises(DataError, match=r"another run; delete .*bpr-mf-seed0\.json"):
+        summarise(place)
+    path.write_bytes(b"PK no zip")
+    with pytest.raises(SavedFileError, match=r"bpr-mf-seed0\.npz: cannot be read as the cases of a cell"):
+        summarise(place)
+    path.unlink()
+    assert summarise(place).line("bpr-mf").against is None
 
 
 def test_every_number_is_in_a_sheet(compared: Path) -> None:

@@ -112,6 +112,27 @@ def test_costs_within_a_factor_of_two_are_alike() -> None:
     assert "No model near it costs much less, so it is the cheapest good one too." in said(*lines)
 
 
+def test_costs_of_another_machine_decide_nothing() -> None:
+    lines = (
+        line("a", 0.60, training=100.0, ms=5.0),
+        line("b", 0.595, p=0.4, training=10.0),
+        line("c", 0.595, p=0.4, training=1.0, ms=0.1),
+    )
+    on = dict(zip("abc", ("old", "old", "new"), strict=True))
+    made = [
+        replace(one, cells=({**one.cells[0], "machine": {"processor": on[one.name], "cores": 2, "torch": "2.13.0"}},))
+        for one in lines
+    ]
+    verdict = decide(summary_of(*made))
+    assert verdict is not None
+    assert [one.name for one in verdict.good] == ["a", "b", "c"]
+    assert verdict.elsewhere == (made[2],)
+    assert verdict.cheapest is verdict.quickest is made[1]
+    assert "The cheapest good model is b" in said(*made)
+    assert "Made on another machine, so not weighed by cost: c." in said(*made)
+    assert "another machine" not in said(*lines)
+
+
 def test_another_metric_with_another_best_is_said() -> None:
     lines = line("a", 0.60), line("b", 0.50, p=0.01)
     mrr = {"a": Figure(0.2, 0.1, 0.3, (0.2,)), "b": Figure(0.25, 0.2, 0.3, (0.25,))}

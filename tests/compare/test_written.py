@@ -68,6 +68,16 @@ def test_machines_are_named_with_their_days() -> None:
     assert "- Made on: P, 2 of 2 cores, torch 2.13.0 (2026-01-02 to 2026-01-05)." in text_of(*rows)
 
 
+def test_rows_of_several_machines_are_told_apart() -> None:
+    one = {"processor": "P", "cores": 2, "torch": "2.13.0", "foretaste": "0.1.0"}
+    where = {"a": one, "b": {**one, "processor": "Q"}, "c": one}
+    rows = [line(name, 0.5, machine=machine, threads=1, made="2026-01-02") for name, machine in where.items()]
+    assert (
+        "- Made on 2 machines, whose times and memory do not compare. P, 1 of 2 cores, torch 2.13.0 (2026-01-02): "
+        "a, c; Q, 1 of 2 cores, torch 2.13.0 (2026-01-02): b."
+    ) in text_of(*rows)
+
+
 def tried(score: float | None = 0.5, **change: Any) -> dict[str, Any]:
     return {"change": change, "score": score}
 

@@ -301,7 +301,7 @@ def test_saved_ranks_are_the_same_evaluation(tmp_path: Path) -> None:
         Evaluation.load_ranks(path)
     with pytest.raises(SavedFileError, match="cannot be read"):
         Evaluation.load_ranks(tmp_path / "none.npz")
-    with pytest.raises(SavedFileError, match="cannot be written"):
+    with pytest.raises(SavedFileError, match="could not be written"):
         found.save_ranks(tmp_path / "ranks.npz" / "inside a file.npz")
 
 

@@ -120,6 +120,10 @@ class Place:
         """Every rank of a cell's test."""
         return self.folder / "ranks" / f"{row}-seed{seed}.npz"
 
+    def cases(self, row: str, seed: int) -> Path:
+        """What each case of a cell's test gave, without the ranks."""
+        return self.folder / "cases" / f"{row}-seed{seed}.npz"
+
     def failure(self, row: str, seed: int) -> Path:
         """Why a cell is not there."""
         return self.folder / "cells" / f"{row}-seed{seed}.failed.json"

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foretaste.compare.cases import Cases, read
 from foretaste.compare.grid import Grid, Place
 from foretaste.compare.pairs import Averaged, Ends, against, kept_ends
 from foretaste.errors import DataError
-from foretaste.evaluation.report import Evaluation
 from foretaste.evaluation.significance import Paired, intervals
 
 COSTS = (
@@ -30,7 +30,7 @@ COSTS = (
 )
 """Seconds, targets trained a second, megabytes, a number, milliseconds an answer."""
 SAME = 1e-6
-"""A metric of a cell and of its ranks may differ by so much: the order of a sum."""
+"""A metric of a cell and of its cases may differ by so much: the order of a sum."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,11 @@ class Line:
         seed took: the others train what it chose."""
         return _mean([cost_of(cell, name) for cell in (self.cells[:1] if name == "tuning" else self.cells)])
 
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """On what its cells were made; costs compare between rows of one machine alone."""
+        return tuple(sorted({machine for cell in self.cells if (machine := machine_of(cell))}))
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -96,15 +101,15 @@ class Summary:
 
 
 def summarise(place: Place) -> Summary:
-    """Read what is finished. Rows that were not asked the same cases are refused, and so are ranks of another run."""
+    """Read what is finished. Rows that were not asked the same cases are refused, and so are cases of another run."""
     grid = place.grid()
     cells = {row.name: [place.read(row.name, seed) for seed in grid.seeds] for row in grid.rows}
     there = {name: [cell for cell in found if cell is not None] for name, found in cells.items()}
-    ranks = {name: _ranks(place, found) for name, found in there.items() if found}
-    _same_cases(ranks)
-    for name, found in ranks.items():
-        _same_run(place, there[name], found, grid.show[0])
-    averaged = {name: _averaged(found, grid.show) for name, found in ranks.items() if found}
+    cases = {name: _cases(place, found, grid.show) for name, found in there.items() if found}
+    _same_cases(cases)
+    for name, each in cases.items():
+        _same_run(place, there[name], each, grid.show[0])
+    averaged = {name: _averaged(each, grid.show) for name, each in cases.items() if each}
     ends = kept_ends(place, grid.show[0], there)
     for name, mine in averaged.items():
         ends[name] = {metric: _ends(*mine[metric]) for metric in grid.show}
@@ -139,37 +144,37 @@ def facts_of(summary: Summary) -> dict[str, Any]:
     return {"grid": summary.grid.as_dict(), "reference": summary.reference, "rows": lines}
 
 
-def _ranks(place: Place, cells: Sequence[dict[str, Any]]) -> list[Evaluation]:
-    """Of each cell; nothing where a file of ranks is missing."""
-    paths = [place.ranks(cell["row"], cell["seed"]) for cell in cells]
-    return [Evaluation.load_ranks(path) for path in paths] if all(path.exists() for path in paths) else []
+def _cases(place: Place, cells: Sequence[dict[str, Any]], show: Sequence[str]) -> list[Cases]:
+    """Of each cell; nothing where those of one are not known."""
+    found = [read(place, cell, show) for cell in cells]
+    known = [each for each in found if each is not None]
+    return known if len(known) == len(found) else []
 
 
-def _same_cases(ranks: Mapping[str, Sequence[Evaluation]]) -> None:
+def _same_cases(cases: Mapping[str, Sequence[Cases]]) -> None:
     first: tuple[str, str] | None = None
-    for name, found in ranks.items():
+    for name, found in cases.items():
         for one in found:
-            first = first or (name, one.facts.fingerprint)
-            if one.facts.fingerprint != first[1]:
+            first = first or (name, one.fingerprint)
+            if one.fingerprint != first[1]:
                 raise DataError(
                     f"the rows '{first[0]}' and '{name}' were not asked the same cases among the same items; "
                     "delete the cells of one of them and run the comparison again"
                 )
 
 
-def _same_run(place: Place, cells: Sequence[dict[str, Any]], ranks: Sequence[Evaluation], metric: str) -> None:
-    for cell, one in zip(cells, ranks, strict=False):  # there are none where a file of ranks is missing
-        kept, mean = cell["test"]["metrics"][metric]["value"], float(one.per_case[metric].mean())
+def _same_run(place: Place, cells: Sequence[dict[str, Any]], cases: Sequence[Cases], metric: str) -> None:
+    for cell, one in zip(cells, cases, strict=False):  # there are none where those of a cell are not known
+        kept, mean = cell["test"]["metrics"][metric]["value"], float(one.values[metric].mean())
         if abs(mean - kept) > SAME:
             raise DataError(
-                f"{place.ranks(cell['row'], cell['seed'])}: these ranks have {metric} {mean:.6f}, the cell beside them "
-                f"says {kept:.6f}, so they are of another run; delete {place.cell(cell['row'], cell['seed'])} and run "
-                "the comparison again"
+                f"{one.path}: the cases here have {metric} {mean:.6f}, the cell beside them says {kept:.6f}, so they "
+                f"are of another run; delete {place.cell(cell['row'], cell['seed'])} and run the comparison again"
             )
 
 
-def _averaged(found: Sequence[Evaluation], show: Sequence[str]) -> dict[str, Averaged]:
-    return {name: (np.mean([one.per_case[name] for one in found], axis=0), found[0].clusters) for name in show}
+def _averaged(found: Sequence[Cases], show: Sequence[str]) -> dict[str, Averaged]:
+    return {name: (np.mean([one.values[name] for one in found], axis=0), found[0].clusters) for name in show}
 
 
 def _best(figures: Mapping[str, Mapping[str, Figure]], metric: str) -> str:
@@ -211,6 +216,15 @@ def cost_of(cell: Mapping[str, Any], name: str) -> float | None:
         **{key: cell.get(key) for key in ("peak_mb", "gpu_peak_mb", "weights", "targets_per_second")},
     }
     return None if amounts.get(name) is None else float(amounts[name])
+
+
+def machine_of(cell: Mapping[str, Any]) -> str:
+    """`AMD EPYC, 1 of 2 cores, torch 2.13.0+cpu`; nothing where the cell does not say."""
+    if "machine" not in cell:
+        return ""
+    one = cell["machine"]
+    cores = f"{one['processor']}, {cell.get('threads', 1)} of {one['cores']} cores"
+    return f"{one.get('gpu') or cores}, torch {one['torch']}"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

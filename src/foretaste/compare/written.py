@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from foretaste.compare.budget import at_the_end
-from foretaste.compare.summary import Line, Summary
+from foretaste.compare.summary import Line, Summary, machine_of
 
 SHOWN = 10
 """Pairs of rows in another order than the paper's that are named."""
@@ -125,16 +125,19 @@ def printed(published: str) -> float | None:
 
 def machines(summary: Summary) -> Iterator[str]:
     """On what the cells were made, and when."""
-    made: dict[str, list[str]] = {}
+    days: dict[str, list[str]] = {}
+    rows: dict[str, list[str]] = {}
     for line in summary.lines:
         for cell in line.cells:
-            if "machine" in cell:
-                one, threads = cell["machine"], f"{cell.get('threads', 1)} of {cell['machine']['cores']} cores"
-                where = one.get("gpu") or f"{one['processor']}, {threads}"
-                made.setdefault(f"{where}, torch {one['torch']}", []).append(cell["made"])
-    if made:
-        spans = (f"{name} ({' to '.join(sorted({min(days), max(days)}))})" for name, days in made.items())
-        yield f"Made on: {'; '.join(spans)}."
+            if machine := machine_of(cell):
+                days.setdefault(machine, []).append(cell["made"])
+                rows.setdefault(machine, []).append(line.name)
+    spans = {machine: f"{machine} ({' to '.join(sorted({min(when), max(when)}))})" for machine, when in days.items()}
+    if len(spans) == 1:
+        yield f"Made on: {next(iter(spans.values()))}."
+    elif spans:
+        each = (f"{span}: {', '.join(dict.fromkeys(rows[machine]))}" for machine, span in spans.items())
+        yield f"Made on {len(spans)} machines, whose times and memory do not compare. {'; '.join(each)}."
 
 
 def p_value(p: float | None) -> str:

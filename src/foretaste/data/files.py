@@ -7,7 +7,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from foretaste.errors import SavedFileError
 
@@ -18,13 +21,25 @@ def write_text(path: Path, text: str) -> None:
         file.write(text)
 
 
+def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
+    """Arrays as .npz, compressed and without pickle, replaced in one move."""
+    with _replaced(path, "wb", None) as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
 @contextmanager
 def replaced(path: Path) -> Iterator[TextIO]:
     """A text file to write into; it takes the place of `path` when the block ends well, and is gone if it does not."""
+    with _replaced(path, "w", "utf-8") as file:
+        yield file
+
+
+@contextmanager
+def _replaced(path: Path, mode: str, encoding: str | None) -> Iterator[Any]:
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
+        with temporary.open(mode, encoding=encoding) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +17,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from foretaste.data.files import write_arrays
 from foretaste.errors import ConfigError, DataError, SavedFileError, nearest
 from foretaste.evaluation.metrics import Ints, Values, of_cases
 from foretaste.evaluation.significance import Paired, holm, intervals, paired
@@ -179,18 +179,7 @@ class Evaluation:
         arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
         lists = {f"list.{name}": values for name, values in self.lists.items()}
         facts = np.array(json.dumps({"format": FORMAT, **asdict(self.facts)}))
-        temporary = path.with_name(path.name + ".tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                np.savez_compressed(file, allow_pickle=False, facts=facts, **arrays, **lists)
-            temporary.replace(path)
-        except OSError as error:
-            with suppress(OSError):
-                temporary.unlink()
-            raise SavedFileError(
-                f"{path}: cannot be written ({error.strerror or error}); free space or choose another place"
-            ) from None
+        write_arrays(path, facts=facts, **arrays, **lists)
         return path
 
     @classmethod

@@ -30,6 +30,8 @@ def answer(summary: Summary, names: dict[str, Look]) -> Html:
             "p", "No model has a result, so nothing can be said yet", f": {why}" if why else "", ".", class_="answer"
         )
     said = [_best(verdict, names), _others(verdict, names), _cheapest(verdict, names)]
+    if verdict.elsewhere:
+        said.append(join("Made on another machine, so not weighed by cost: ", _names(verdict.elsewhere, names), "."))
     said += _by_others(verdict, summary, names)
     todo = tag("p", tag("b", "What to do. "), _advice(verdict, names), class_="advice")
     return join(tag("p", join(*said, by=" "), class_="answer"), todo)
@@ -86,7 +88,7 @@ def _others(verdict: Verdict, names: dict[str, Look]) -> Html | None:
         be = "is" if len(verdict.worse) == 1 else "are"
         parts.append(join(who, f" {be} worse (paired test, p {p_value(most)} at most after Holm)"))
     if verdict.untested:
-        parts.append(join(_names(verdict.untested, names), " could not be tested, for want of ranks"))
+        parts.append(join(_names(verdict.untested, names), " could not be tested: what each case gave is not there"))
     text = join(*parts, by="; ")
     return join(_capital(text), ".") if parts else None
 
@@ -96,6 +98,8 @@ def _cheapest(verdict: Verdict, names: dict[str, Look]) -> Html | None:
     if len(verdict.ranked) == 1:
         return None
     if cheap is None or quick is None:
+        if verdict.elsewhere:
+            return None
         return Html("None of the good models can be asked one event at a time.")
     if cheap is best and quick is best:
         return Html("No model near it costs much less, so it is the cheapest good one too.")

@@ -11,7 +11,10 @@ from foretaste.pages.drawings import PAPER, Look, short
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-AROUND = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+AROUND = (
+    *((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)),
+    *((0.5, 1), (-0.5, 1), (0.5, -1), (-0.5, -1)),
+)
 """Places of a name beside its point."""
 Box = tuple[float, float, float, float]
 
@@ -31,7 +34,10 @@ def name_points(
         colour = names[name].colour
         label = axes.text(x, y, short(name, 16) + more, fontsize=10, color=colour, in_layout=False, bbox=behind)
         box = label.get_window_extent(renderer)
-        wide, high = box.width, box.height
+        wide, high = (
+            1.06 * box.width,
+            box.height,
+        )  # letters are a little wider in the picture than where they are measured
         px, py = _pixels(axes, x, y)
         tried = []
         for turn, (far, (dx, dy)) in enumerate(itertools.product((1, 2, 3, 4), AROUND)):
@@ -39,7 +45,7 @@ def name_points(
             place = _around(cx, cy, wide / 2, high / 2)
             covered = sum(_overlap(place, other) for other in taken)
             outside = wide * high - _overlap(place, (frame.x0, frame.y0, frame.x1, frame.y1))
-            tried.append((covered + 2 * outside, turn, place))
+            tried.append((covered + 10 * outside, turn, place))
         _, turn, place = min(tried)
         left, low = axes.transData.inverted().transform((place[0], place[1]))
         label.set_position((left, low))

@@ -2,7 +2,8 @@
 
 Good is what lies inside the 95 % interval of the best, or within 2 % of it: most would not notice the difference. Of
 the good ones, the cheapest is the one that trains in the least time; times within a factor of two are alike, and so are
-those below a second. What cannot be asked one event at a time (`causal = False`) cannot serve, and is no candidate.
+those below a second. No candidate is what cannot be asked one event at a time (`causal = False`), for it cannot serve,
+nor what was made on another machine than the best, for its costs do not compare with those of the others.
 """
 
 from __future__ import annotations
@@ -34,13 +35,15 @@ class Verdict:
     worse: tuple[Line, ...]
     """Told apart from the reference, and below it."""
     untested: tuple[Line, ...]
-    """Without ranks, so without a test."""
+    """Without cases, so without a test."""
     good: tuple[Line, ...]
     """Inside the interval of the best or near it, and able to serve; the best among them if it is."""
+    elsewhere: tuple[Line, ...]
+    """Of the good ones, those made on another machine than the best."""
     cheapest: Line | None
-    """Of the good ones, the quickest to train; the best of those alike."""
+    """Of the other good ones, the quickest to train; the best of those alike."""
     quickest: Line | None
-    """Of the good ones, the quickest to answer; the best of those alike."""
+    """Of the same, the quickest to answer; the best of those alike."""
 
     @property
     def best(self) -> Line:
@@ -66,6 +69,7 @@ def decide(summary: Summary) -> Verdict | None:
     top = ranked[0].figures[metric]
     near = min(top.low, NEAR * top.mean)
     good = [line for line in ranked if line.figures[metric].mean >= near and line.cost("median") is not None]
+    here = [line for line in good if line.machines == ranked[0].machines]
     return Verdict(
         metric=metric,
         ranked=ranked,
@@ -74,8 +78,9 @@ def decide(summary: Summary) -> Verdict | None:
         worse=tuple(line for line in apart if line.against is not None and line.against.difference > 0),
         untested=tuple(line for line in others if line not in tested),
         good=tuple(good),
-        cheapest=_least(good, metric, "training", ALIKE_SECONDS),
-        quickest=_least(good, metric, "median", ALIKE_MILLISECONDS),
+        elsewhere=tuple(line for line in good if line not in here),
+        cheapest=_least(here, metric, "training", ALIKE_SECONDS),
+        quickest=_least(here, metric, "median", ALIKE_MILLISECONDS),
     )
 
 
