@@ -27,9 +27,10 @@ from foretaste.recommender import RunRecipe
 from foretaste.training.settings import TrainConfig
 from foretaste.training.tracking import tracker
 
-WITH_USERS = ("pop", "sr", "item-knn", "vs-knn", "bpr-mf", "fpmc", "gru4rec", "narm")
-WITHOUT_USERS = ("pop", "s-pop", "sr", "item-knn", "vs-knn", "gru4rec", "narm")
+WITH_USERS = ("pop", "sr", "item-knn", "vstan", "bpr-mf", "fpmc", "gru4rec", "narm")
+WITHOUT_USERS = ("pop", "s-pop", "sr", "item-knn", "vstan", "gru4rec", "narm")
 """Compared where no models are named: those that any log with, or without, users can have, and that are cheap to tune.
+VSTAN stands for the neighbours: it costs what VS-KNN costs, and found more on each of the three logs that had both.
 What scores each candidate by itself (RUM), or needs sessions of one user besides, is left to those who name it."""
 
 
@@ -68,8 +69,8 @@ def compare(
         Folder of the comparison.
     models
         Names of `foretaste models`, with commas. A name may stand for a variant: narm-small=narm and then
-        --set narm-small.hidden_size=50. Left out: pop, sr, item-knn, vs-knn, bpr-mf, fpmc, gru4rec and narm where the
-        log has users; pop, s-pop, sr, item-knn, vs-knn, gru4rec and narm where it has none.
+        --set narm-small.hidden_size=50. Left out: pop, sr, item-knn, vstan, bpr-mf, fpmc, gru4rec and narm where the
+        log has users; pop, s-pop, sr, item-knn, vstan, gru4rec and narm where it has none.
     protocol
         What test and validation part are asked, as in `foretaste evaluate`.
     metric
