@@ -26,6 +26,7 @@ from foretaste.compare.report.kinds import Breakdown, Group, besides, breakdowns
 from foretaste.compare.report.log import the_log
 from foretaste.compare.report.pair import pair_of
 from foretaste.compare.report.plots import _floor
+from foretaste.compare.report.sections import of_one_machine
 from foretaste.compare.report.settings import sweeps
 from foretaste.compare.report.table import results
 from foretaste.compare.report.verdict import decide
@@ -131,6 +132,8 @@ def test_costs_of_another_machine_decide_nothing() -> None:
     assert "The cheapest good model is b" in said(*made)
     assert "Made on another machine, so not weighed by cost: c." in said(*made)
     assert "another machine" not in said(*lines)
+    assert of_one_machine(made) == (made[:2], made[2:])
+    assert of_one_machine(lines) == (list(lines), [])
 
 
 def test_another_metric_with_another_best_is_said() -> None:

@@ -136,41 +136,37 @@ def amounts(
     yield gallery.show(f"amount {cost}", figure, f"{title[0].upper()}{title[1:]}.")
 
 
-def learning(gallery: Gallery, lines: Sequence[Line], names: dict[str, Look], metric: str) -> Iterator[Html]:
-    """The validation metric by pass and by second, of the training that chose the number of passes."""
-    for unit in ("pass", "second"):
-        figure, axes = canvas(3.4 + _more(lines))
-        ends: dict[str, float] = {}
-        for line in lines:
-            look = names[line.name]
-            for number, cell in enumerate(line.cells):
-                done = [one for one in cell["history"] if metric in one.get("validation", {})]
-                if not done:
-                    continue
-                y = [100 * one["validation"][metric] for one in done]
-                spent = np.cumsum([one["seconds"] for one in done])
-                x = [one["epoch"] for one in done] if unit == "pass" else spent.tolist()
-                thin = {"lw": 0.8, "alpha": 0.55} if number else {}
-                axes.plot(x, y, color=look.colour, ls=look.dashes, **thin)
-                best = int(np.argmax(y))
-                axes.plot(x[best], y[best], look.mark, color=look.colour, mec=PAPER, mew=0.6, ms=3.5 if number else 6)
-                ends.setdefault(line.name, y[-1])
-        if not ends:
-            return
-        if unit == "second":
-            axes.set_xscale("log")
-            plain_decades(axes)
-        else:
-            axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_xlabel("pass" if unit == "pass" else "seconds of training so far")
-        axes.set_ylabel(f"{metric} on validation, %")
-        name_ends(axes, ends, names)
-        yield gallery.show(
-            f"learning by {unit}",
-            figure,
-            f"Learning, by {unit}.",
-            "The mark is the best pass. Thin lines: further seeds.",
-        )
+def learning(gallery: Gallery, lines: Sequence[Line], names: dict[str, Look], metric: str, unit: str) -> Iterator[Html]:
+    """The validation metric by "pass" or by "second", of the training that chose the number of passes."""
+    figure, axes = canvas(3.4 + _more(lines))
+    ends: dict[str, float] = {}
+    for line in lines:
+        look = names[line.name]
+        for number, cell in enumerate(line.cells):
+            done = [one for one in cell["history"] if metric in one.get("validation", {})]
+            if not done:
+                continue
+            y = [100 * one["validation"][metric] for one in done]
+            spent = np.cumsum([one["seconds"] for one in done])
+            x = [one["epoch"] for one in done] if unit == "pass" else spent.tolist()
+            thin = {"lw": 0.8, "alpha": 0.55} if number else {}
+            axes.plot(x, y, color=look.colour, ls=look.dashes, **thin)
+            best = int(np.argmax(y))
+            axes.plot(x[best], y[best], look.mark, color=look.colour, mec=PAPER, mew=0.6, ms=3.5 if number else 6)
+            ends.setdefault(line.name, y[-1])
+    if not ends:
+        return
+    if unit == "second":
+        axes.set_xscale("log")
+        plain_decades(axes)
+    else:
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("pass" if unit == "pass" else "seconds of training so far")
+    axes.set_ylabel(f"{metric} on validation, %")
+    name_ends(axes, ends, names)
+    yield gallery.show(
+        f"learning by {unit}", figure, f"Learning, by {unit}.", "The mark is the best pass. Thin lines: further seeds."
+    )
 
 
 def by_kind(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from foretaste.compare.grid import Place
@@ -53,20 +54,31 @@ class Sections:
         return Section("results", "All models", join(results(self.summary, self.names), _side_by_side(drawn)))
 
     def cost(self) -> Section | None:
-        """Accuracy against cost; training speed and memory."""
+        """Accuracy against cost; training speed and memory. Of one machine, for costs of two do not compare."""
+        alike, others = of_one_machine(self.lines)
         drawn = [
-            *self._each(plots.against_cost, self.metric, "training"),
-            *self._each(plots.against_cost, self.metric, "median"),
+            *plots.against_cost(self.gallery, alike, self.names, self.metric, "training"),
+            *plots.against_cost(self.gallery, alike, self.names, self.metric, "median"),
         ]
         for cost, (title, write) in AMOUNTS.items():
-            drawn += plots.amounts(self.gallery, self.lines, self.names, cost, title, write)
-        return self._section("cost", "Accuracy against cost", None, drawn)
+            drawn += plots.amounts(self.gallery, alike, self.names, cost, title, write)
+        left = ", ".join(line.name for line in others)
+        note = f"Left out, for they were made on another machine than most rows: {left}." if others else None
+        return self._section("cost", "Accuracy against cost", note, drawn)
 
     def learning(self) -> Section | None:
         """Learning curves; models that count have none."""
         counting = [line.name for line in self.lines if not any(cell["history"] for cell in line.cells)]
         note = f"Without passes, as they count: {', '.join(counting)}." if counting else None
-        return self._section("learning", "Learning", note, self._each(plots.learning, self.summary.grid.metric))
+        alike, others = of_one_machine(self.lines)
+        metric = self.summary.grid.metric
+        drawn = [
+            *plots.learning(self.gallery, self.lines, self.names, metric, "pass"),
+            *plots.learning(self.gallery, alike, self.names, metric, "second"),
+        ]
+        if others:
+            note = f"{note or ''} Seconds are shown of those rows that were made on the machine of most.".strip()
+        return self._section("learning", "Learning", note, drawn)
 
     def kinds(self, place: Place) -> Section | None:
         """By history length, popularity and repeats, and by the length of the list."""
@@ -151,6 +163,13 @@ class Sections:
         if not drawn:
             return None
         return Section(name, title, join(None if note is None else tag("p", note), _side_by_side(drawn)))
+
+
+def of_one_machine(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
+    """The rows made where most were made, and the others."""
+    made = Counter(line.machines for line in lines)
+    most = max(made, key=lambda machines: made[machines], default=())
+    return [line for line in lines if line.machines == most], [line for line in lines if line.machines != most]
 
 
 def _side_by_side(drawn: object) -> Html:
