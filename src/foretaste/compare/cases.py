@@ -8,7 +8,7 @@ tens of kilobytes. Where a cell has ranks they are read instead.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,19 +48,14 @@ def read(place: Place, cell: Mapping[str, Any], show: Sequence[str]) -> Cases | 
     return _load(kept, show) if kept.exists() else None
 
 
-def keep(place: Place, cells: Iterable[Mapping[str, Any]], show: Sequence[str]) -> None:
-    """Write those of every cell that has ranks."""
-    for cell in cells:
-        if not place.ranks(cell["row"], cell["seed"]).exists():
-            continue
-        found = read(place, cell, show)
-        assert found is not None
-        arrays = {"clusters": _steps(np.unique(found.clusters, return_inverse=True)[1])}
-        for name, values in found.values.items():
-            levels, codes = np.unique(values, return_inverse=True)
-            arrays |= {f"{name}.levels": levels, f"{name}.codes": _least(codes)}
-        facts = {"format": FORMAT, "fingerprint": found.fingerprint}
-        write_arrays(place.cases(cell["row"], cell["seed"]), facts=np.array(json.dumps(facts)), **arrays)
+def keep(path: Path, found: Evaluation, show: Sequence[str]) -> None:
+    """Write those of a cell's test."""
+    arrays = {"clusters": _steps(np.unique(found.clusters, return_inverse=True)[1])}
+    for name in show:
+        levels, codes = np.unique(found.per_case[name], return_inverse=True)
+        arrays |= {f"{name}.levels": levels, f"{name}.codes": _least(codes)}
+    facts = {"format": FORMAT, "fingerprint": found.facts.fingerprint}
+    write_arrays(path, facts=np.array(json.dumps(facts)), **arrays)
 
 
 def _load(path: Path, show: Sequence[str]) -> Cases | None:

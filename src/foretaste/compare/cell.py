@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from foretaste import words
+from foretaste.compare import cases
 from foretaste.compare.cost import latency, made, memory, spent
 from foretaste.compare.grid import Grid, Place, Row
 from foretaste.compare.search import Settings, Stop, Trial, best_of, exactly, search
@@ -53,6 +54,7 @@ def make(
     say({"step": "ranking"})
     found = final.evaluate(prepared, protocol=words.protocol(grid.ask), cutoffs=grid.cutoffs, name=row.name)
     found.save_ranks(place.ranks(row.name, seed))
+    cases.keep(place.cases(row.name, seed), found, grid.show)
     ranked = time.perf_counter()
     also = {
         name: final.evaluate(prepared, protocol=words.protocol(ask), cutoffs=grid.cutoffs, name=row.name).as_dict()

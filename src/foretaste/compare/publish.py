@@ -1,11 +1,10 @@
-"""What a comparison leaves for people and machines: table.md, pairs.json, cases, CSV files, report.html and figures."""
+"""What a comparison leaves for people and machines: table.md, pairs.json, CSV files, report.html and figures."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from foretaste.compare.cases import keep as keep_cases
 from foretaste.compare.grid import Place
 from foretaste.compare.pairs import keep
 from foretaste.compare.report import write_report
@@ -21,7 +20,6 @@ from foretaste.pages.drawings import NoMatplotlib
 def publish(place: Place, data: Path | None) -> Summary:
     """Write what is finished; `data` is the prepared folder, whose histories the report shows."""
     summary = summarise(place)
-    keep_cases(place, [cell for line in summary.lines for cell in line.cells], summary.grid.show)
     cells = {line.name: line.cells for line in summary.lines}
     found = {line.name: line.against for line in summary.lines if line.against is not None}
     ends = {

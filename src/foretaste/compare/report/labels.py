@@ -11,11 +11,11 @@ from foretaste.pages.drawings import PAPER, Look, short
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-AROUND = (
-    *((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)),
-    *((0.5, 1), (-0.5, 1), (0.5, -1), (-0.5, -1)),
-)
+ASIDE, UP, DOWN = ((1, 0), (-1, 0)), ((1, 1), (-1, 1), (0.5, 1), (-0.5, 1)), ((1, -1), (-1, -1), (0.5, -1), (-0.5, -1))
+AROUND = (*ASIDE, (0, 1), (0, -1), *UP, *DOWN)
 """Places of a name beside its point."""
+WIDER = 1.06
+"""A name is a little wider in the picture, which has more pixels, than where it is measured."""
 Box = tuple[float, float, float, float]
 
 
@@ -34,10 +34,7 @@ def name_points(
         colour = names[name].colour
         label = axes.text(x, y, short(name, 16) + more, fontsize=10, color=colour, in_layout=False, bbox=behind)
         box = label.get_window_extent(renderer)
-        wide, high = (
-            1.06 * box.width,
-            box.height,
-        )  # letters are a little wider in the picture than where they are measured
+        wide, high = WIDER * box.width, box.height
         px, py = _pixels(axes, x, y)
         tried = []
         for turn, (far, (dx, dy)) in enumerate(itertools.product((1, 2, 3, 4), AROUND)):
