@@ -23,6 +23,7 @@ from foretaste.compare.report import plots, write_report
 from foretaste.compare.report.asked import answer, cautions
 from foretaste.compare.report.histories import SHOWN, Witnesses, moments, on_events, short_share
 from foretaste.compare.report.kinds import Breakdown, Group, besides, breakdowns
+from foretaste.compare.report.labels import MARK, Point, name_points
 from foretaste.compare.report.log import the_log
 from foretaste.compare.report.pair import pair_of
 from foretaste.compare.report.plots import _floor
@@ -38,10 +39,11 @@ from foretaste.data.splits import GlobalTime
 from foretaste.evaluation.report import LENGTHS
 from foretaste.evaluation.significance import Paired
 from foretaste.inspection.log import log_facts
-from foretaste.pages.drawings import Gallery, NoMatplotlib, drawing, looks
+from foretaste.pages.drawings import Gallery, NoMatplotlib, canvas, drawing, looks
 from foretaste.pages.html import Html, escaped, listed, tag
 
 pytest.importorskip("matplotlib")
+from matplotlib.transforms import Bbox
 
 EVIL = "<script>alert(1)<b>$x^2$"
 KNN, FPMC = "s-knn", "fpmc"
@@ -611,3 +613,32 @@ def test_a_row_below_the_edge_is_drawn_on_it_with_its_figure(tmp_path: Path) -> 
     assert "Triangles on the lower edge" in shown
     svg = (tmp_path / "cost-training.svg").read_text("utf-8")
     assert all(f">{label}</text>" in svg for label in ("low 5.0", "lower 1.0", "m0", "m5"))
+
+
+def test_names_in_a_crowd_cover_no_mark_and_no_name() -> None:
+    random = np.random.default_rng(7)
+    crowd = [(180.0 + 40 * n, 70.4 + 0.1 * (7 * n % 11)) for n in range(11)]  # eleven leaders close together
+    alone = [(float(x), float(y)) for x, y in zip(random.uniform(1, 100, 9), random.uniform(60, 69, 9), strict=True)]
+    points = [Point(x, y, y - 0.6, y + 0.6, f"model number {n}") for n, (x, y) in enumerate(crowd + alone)]
+    with drawing():
+        figure, axes = canvas(4.4)
+        axes.set_xscale("log")
+        axes.set_xlim(0.5, 2000)
+        axes.set_ylim(58, 73)
+        name_points(figure, axes, points, looks([point.name for point in points]))
+        figure.draw_without_rendering()
+        renderer = figure.canvas.get_renderer()
+        boxes = [text.get_window_extent(renderer) for text in axes.texts]
+    assert len(boxes) == len(points)
+    assert not [pair for pair in itertools.combinations(range(len(boxes)), 2) if touch(*(boxes[n] for n in pair))]
+    for point in points:
+        x, y = axes.transData.transform((point.x, point.y))
+        mark = Bbox.from_extents(x - MARK + 1, y - MARK + 1, x + MARK - 1, y + MARK - 1)
+        assert not [box for box in boxes if touch(mark, box)]
+    inside = axes.get_window_extent()
+    assert all(inside.x0 - 1 < box.x0 and box.x1 < inside.x1 + 1 for box in boxes)
+
+
+def touch(one: Bbox, other: Bbox) -> bool:
+    shared = Bbox.intersection(one, other)
+    return shared is not None and shared.width > 1 and shared.height > 1

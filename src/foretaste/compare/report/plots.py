@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foretaste.compare.report.kinds import Breakdown
-from foretaste.compare.report.labels import name_points
+from foretaste.compare.report.labels import Point, name_points
 from foretaste.compare.summary import Line
 from foretaste.pages.drawings import INK, PAPER, RULE, SOFT, Gallery, Look, canvas, name_ends, only, short
 from foretaste.pages.html import Html
@@ -70,7 +70,7 @@ def against_cost(
     ]
     if len(points) < 2:
         return
-    figure, axes = canvas(3.6)
+    figure, axes = canvas(3.6 + 0.1 * max(len(points) - CROWDED, 0))
     axes.set_xscale("log")
     x, y = np.array([point[0] for point in points]), np.array([point[1] for point in points])
     floor, top = _floor(y), y.max()
@@ -84,7 +84,9 @@ def against_cost(
         if not below:
             axes.plot([one, one], [100 * found.low, 100 * found.high], color=look.colour, lw=1.4)
         axes.plot(one, max(height, floor), "v" if below else look.mark, color=look.colour, ms=7, mec=PAPER, mew=0.8)
-        labels.append((one, max(height, floor), line.name, f" {height:.1f}" if below else ""))
+        at = max(height, floor)
+        low, high = (at, at) if below else (100 * found.low, 100 * found.high)
+        labels.append(Point(one, at, low, high, line.name, f" {height:.1f}" if below else ""))
     axes.set_xlim(x.min() / 2.5, 3 * x.max())
     axes.margins(y=0.12)
     if floor > -np.inf:
