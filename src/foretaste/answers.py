@@ -67,8 +67,10 @@ def _because(reasons: dict[str, Any], title: Titles) -> list[str]:
     """The events that weighed most; or, for a model that has no events to show, its gates and memories by name."""
     weights = reasons.get("attention")
     if weights:
-        most = sorted(weights, key=lambda pair: -pair[1])[:REASONS]
-        return ["The past events that weighed most:", *(f"{weight:6.0%}  {title[raw]}" for raw, weight in most)]
+        most = sorted(weights, key=lambda pair: -abs(pair[1]))[:REASONS]
+        shares = min(weight for _, weight in weights) >= 0 and sum(weight for _, weight in weights) < 1.001
+        said = "{:6.0%}" if shares else "{:+9.3f}"  # weights of a model that does not make shares of them
+        return ["The past events that weighed most:", *(f"{said.format(weight)}  {title[raw]}" for raw, weight in most)]
     shown = [f"  {name} = {on_one_line(value)}" for name, value in reasons.items() if isinstance(value, float | list)]
     return ["What the answer rests on:", *shown] if shown else ["Nothing in this history explains the list."]
 

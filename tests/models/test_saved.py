@@ -4,11 +4,13 @@ import json
 import os
 from pathlib import Path
 
+import duckdb
 import pytest
 import torch
 
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, SavedFileError
+from foretaste.models.baselines.bpr_mf import BPRMF
 from foretaste.models.contract import seeded
 from foretaste.models.narm import NARM
 from foretaste.models.saved import Trained
@@ -143,3 +145,45 @@ def test_explain_names_the_events_and_sums_to_one(trained: Trained) -> None:
     assert [raw for raw, _ in because] == ["tea", "milk", "tea"]
     assert sum(weight for _, weight in because) == pytest.approx(1)
     assert trained.explain([]) == {}
+
+
+def test_the_types_of_a_file_are_no_sql(trained: Trained, tmp_path: Path) -> None:
+    folder, out = trained.save(tmp_path / "run"), tmp_path / "written"
+    items = folder / "items.parquet"
+    for kind in (
+        f"VARCHAR) AS id FROM (SELECT 1); COPY (SELECT 1) TO '{out}'; --",
+        "VARCHAR), (SELECT 1",
+        "nonsense",
+        7,
+    ):
+        types = json.dumps({"id": kind, "title": "VARCHAR"}).replace("'", "''")
+        with duckdb.connect() as db:
+            db.execute(f"CREATE TABLE v AS FROM read_parquet('{items}')")
+            db.execute(f"COPY v TO '{items}' (FORMAT parquet, KV_METADATA {{types: '{types}'}})")
+        with pytest.raises(SavedFileError, match=r"items\.parquet"):
+            Trained.load(folder)
+        assert not out.exists()
+
+
+def test_a_folder_with_signs_of_a_pattern_is_one_folder(trained: Trained, tmp_path: Path) -> None:
+    for name in ("run*", "run1", "run[1]", "r?n1"):
+        trained.save(tmp_path / name)
+        assert Trained.load(tmp_path / name).items.ids == IDS
+
+
+def test_a_file_of_users_that_is_not_the_models_is_refused(tmp_path: Path) -> None:
+    users = Vocabulary(["ann", "bob", "eve"])
+    trained = Trained("bpr-mf", BPRMF(len(IDS), BPRMF.Config(embedding_size=4), 3).eval(), Vocabulary(IDS), users, {})
+    folder = trained.save(tmp_path / "run")
+    assert Trained.load(folder).users == users
+    Vocabulary(["ann", "bob"]).write(folder / "users.parquet")
+    with pytest.raises(SavedFileError, match=r"users\.parquet: holds 2 users, recommender\.json says 3"):
+        Trained.load(folder)
+
+
+@pytest.mark.parametrize("times", [[1.0, float("nan")], [float("inf"), 1], [None, 1], ["1", "2"], [1], []])
+def test_times_that_are_none_are_refused(trained: Trained, times: list[object]) -> None:
+    with pytest.raises(ConfigError, match="times"):
+        trained.recommend(["tea", "milk"], times=times)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="history 1 has 1 events and 0 times"):
+        trained.recommend_batch([["tea"], ["milk"]], times=[[1]])

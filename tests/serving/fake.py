@@ -51,6 +51,7 @@ class FakeEngine:
             outcomes.append("duplicate" if event.id and any(one.id == event.id for one in mine) else "applied")
             if outcomes[-1] == "applied":
                 mine.append(event)
+        self.counts.update(outcomes)
         ids = self.trained.items.ids[: ask.k]
         unknown = tuple(e.item for e in (*ask.events, *(ask.history or ())) if e.item not in self.trained.items)
         scores = [1.0 / (1 + place) for place in range(len(ids))]

@@ -340,6 +340,10 @@ def test_roles() -> None:
         assert [status(role, "DELETE", "/users/ann") for role in (None, *secrets)] == [401, 403, 403, 204]
         for path in ("/health", "/ready", "/openapi.json"):
             assert status(None, "GET", path) == 200
+        # a router takes the end of a line for the end of an address: no way around a role
+        assert status("read", "POST", "/events%0A", event(user="eve")) == 403
+        assert status("admin", "GET", "/users/eve") == 404
+        assert status("read", "GET", "/metrics%0A") == status("write", "DELETE", "/users/ann%0A") == 403
         assert_problem(client.get("/items"), 401, "a key is needed")
         assert client.get("/items").headers["www-authenticate"] == "Bearer"
         assert_problem(client.get("/items", headers={"Authorization": "Bearer wrong"}), 401, "not known")
@@ -368,3 +372,29 @@ def test_the_description_covers_every_address(client: TestClient) -> None:
     text = json.dumps(found)
     named = {name.split('"')[0] for name in text.split("#/components/schemas/")[1:]}
     assert named <= set(schemas)
+
+
+def test_ids_with_line_ends_are_ids_of_their_own(client: TestClient) -> None:
+    for place, user in enumerate(("ann", "ann\n", "\nann", "two\nlines", "a/b\n")):
+        client.post("/events", json=event(IDS[place], user)).raise_for_status()
+    assert client.get("/users/ann%0A").json()["events"][0]["item"] == IDS[1]
+    assert client.delete("/users/ann%0A").status_code == 204
+    assert client.get("/users/ann%0A").status_code == 404
+    assert client.get("/users/ann").json()["events"][0]["item"] == "tea"
+    for user in ("%0Aann", "two%0Alines", "a%2Fb%0A"):
+        assert client.delete(f"/users/{user}").status_code == 204
+    assert [one["item"] for one in client.get("/items/two%0Alines/similar?k=2").json()["items"]]
+
+
+def test_events_of_a_request_that_fails_are_counted() -> None:
+    app, engine = small_app()
+    with TestClient(app, raise_server_exceptions=False) as client:
+        plain = engine.chooser.best
+        engine.chooser.best = lambda *_: 1 / 0  # type: ignore[assignment,method-assign]
+        assert client.post("/events", json=event(id="e1", recommend={"k": 1})).status_code == 500
+        engine.chooser.best = plain  # type: ignore[method-assign]
+        assert client.post("/events", json=event(id="e1")).json()["outcomes"] == ["duplicate"]
+        lines = client.get("/metrics").text.splitlines()
+    counted = {line.split()[0]: float(line.split()[1]) for line in lines if line.startswith("foretaste_events_total{")}
+    assert counted['foretaste_events_total{outcome="applied"}'] == 1
+    assert counted['foretaste_events_total{outcome="duplicate"}'] >= 1

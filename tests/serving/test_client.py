@@ -158,6 +158,10 @@ def well(handler: http.server.BaseHTTPRequestHandler) -> None:
     answer(handler, 200, {"outcomes": ["applied"], "unknown": []})
 
 
+def late(handler: http.server.BaseHTTPRequestHandler) -> None:
+    answer(handler, 504, {"detail": "the answer took too long"})
+
+
 def broken(handler: http.server.BaseHTTPRequestHandler) -> None:
     answer(handler, 500, {"detail": "something went wrong"})
 
@@ -200,6 +204,36 @@ def test_what_stays_wrong_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(bodies) == 1
     with pytest.raises(ForetasteError, match="is the service running there"):
         Client(url, timeout=1).search("tea")
+
+
+def test_an_event_that_took_too_long_is_sent_again_with_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "PAUSE", 0.001)
+    with scripted(late, late, well) as (url, bodies):
+        client = Client(url)
+        client.observe("ann", "tea")
+        client.close()
+    assert len(bodies) == 3
+    assert len({json.loads(body)["events"][0]["id"] for body in bodies}) == 1
+
+
+def test_what_is_no_text_is_not_sent() -> None:
+    client = Client("http://127.0.0.1:9")
+    for call in (client.user, client.forget, client.search, client.similar_items, client.explain):
+        with pytest.raises(ConfigError, match="lone surrogate"):
+            call("\ud800")
+
+
+def test_a_session_without_a_user_is_not_the_user_of_that_name(
+    shell: Shell, place: tuple[str, Engine], client: Client, tmp_path: Path
+) -> None:
+    file = tmp_path / "log.csv"
+    file.write_text("user,session,item,time\n71,1,tea,1700000000\n,71,milk,1700000001\n,72,rum,1700000002\n")
+    answer = shell.well("replay", file, "--to", place[0], "--key", SECRET, *OPTIONS)
+    assert "1 sessions without a user are called as a user is" in answer.out
+    found = {who: client.user(who) for who in (71, "session:71", 72)}
+    assert {who: [one["item"] for one in kept["events"]] for who, kept in found.items() if kept} == {
+        71: ["tea"], "session:71": ["milk"], 72: ["rum"],
+    }  # fmt: skip
 
 
 LOG = """user,session,item,time

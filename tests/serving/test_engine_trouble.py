@@ -314,3 +314,16 @@ def test_a_session_that_opens_with_unknown_items_begins_with_the_first_known_one
     for event in log:
         engine.ask(Ask("u1", [event]))
     assert_state(engine.state("u1"), reference(trained, log, 1))
+
+
+def test_a_session_is_the_same_as_number_and_as_text() -> None:
+    engine = Engine(small_trained(), MemoryStore())
+    for when, session in enumerate((5, "5", 5)):
+        engine.ask(Ask("ann", [Event("tea", 1.7e9 + when, session)]))
+    state = engine.state("ann")
+    other = Engine(small_trained(), MemoryStore())
+    other.ask(Ask("ann", [Event("tea", 1.7e9 + when, "s") for when in range(3)]))
+    wanted = other.state("ann")
+    assert state is not None
+    assert wanted is not None
+    torch.testing.assert_close(state, wanted)

@@ -16,8 +16,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from fastapi.testclient import TestClient
 
+from foretaste.commands.serve import greeting
+from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ForetasteError
+from foretaste.models.asars import ASARS
+from foretaste.models.contract import seeded
+from foretaste.models.saved import Trained
 from foretaste.serving.worker import Plan, build
 from tests.serving.running import PATIENCE, Running
 from tests.serving.small import small_trained
@@ -220,3 +226,32 @@ def test_what_cannot_start_is_said_in_a_line(run: Path, tmp_path: Path) -> None:
     assert len(service.logged) == 1
     assert service.logged[0].startswith("foretaste: ")
     assert "is no store" in service.logged[0]
+
+
+def test_another_recommender_in_the_folder_is_not_served_and_not_waited_for(tmp_path: Path) -> None:
+    run = small_trained().save(tmp_path / "run")
+    with Running(run, "--store", tmp_path / "users") as service:
+        assert service.client().observe("ann", "tea")["outcomes"] == ["applied"]
+        small_trained(["tea", "milk", "gin"]).save(run)
+        (worker,) = service.workers()
+        os.kill(worker, signal.SIGKILL)
+        assert service.process.wait(PATIENCE) == 2
+        service.stop()
+        assert any("holds another recommender than the one that is served" in line for line in service.logged)
+    with Running(run, "--store", tmp_path / "users", "--replay") as service:
+        kept = service.client().user("ann")
+        assert kept is not None
+        assert [event["item"] for event in kept["events"]] == ["tea"]
+
+
+def test_a_model_that_needs_times_is_served(tmp_path: Path) -> None:
+    with seeded(1):
+        model = ASARS(3, ASARS.Config(hidden_size=4), 2)
+    assert "times" in model.needs
+    items, users = Vocabulary(["tea", "milk", "gin"]), Vocabulary(["ann", "bob"])
+    run = Trained("asars", model.eval(), items, users, {}).save(tmp_path / "run")
+    app, _, facts = build(Plan(run=run, store="memory"))
+    said = greeting("http://127.0.0.1:1", facts, keyed=False).splitlines()[2]
+    body = json.loads(shlex.split(said)[shlex.split(said).index("--json") + 1])
+    with TestClient(app) as client:
+        assert client.post("/recommendations", json=body).status_code == 200

@@ -8,6 +8,7 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,12 +18,16 @@ import pytest
 from fastapi.testclient import TestClient
 
 from foretaste.data.vocabulary import Vocabulary
-from foretaste.errors import BusyError, ConfigError, StoreError, TrainingError
+from foretaste.errors import BusyError, ConfigError, DamagedRecordError, StoreError, TrainingError
 from foretaste.serving import logs
+from foretaste.serving.asks import Ask, Event, Told
+from foretaste.serving.batcher import Batcher
+from foretaste.serving.engine import Engine
 from foretaste.serving.limits import ServiceConfig
+from foretaste.serving.store import MemoryStore
 from tests.serving.fake import fake_app
 from tests.serving.running import served
-from tests.serving.small import small_app
+from tests.serving.small import small_app, small_trained
 from tests.serving.test_app import assert_problem, event
 
 ITEMS = Vocabulary(["tea", "milk"])
@@ -33,6 +38,7 @@ ITEMS = Vocabulary(["tea", "milk"])
     [
         (BusyError("7 requests wait already"), 503, "7 requests wait already"),
         (StoreError("states: the disk is full"), 503, "the disk is full"),
+        (DamagedRecordError("the record of user 'ann' is damaged", "ann"), 500, "is damaged"),
         (ConfigError("k = 0"), 422, "k = 0"),
         (TrainingError("scored NaN"), 500, "the log of the service"),
         (RuntimeError("a secret"), 500, "the log of the service"),
@@ -191,3 +197,47 @@ def test_the_log_is_json_without_names(capfd: pytest.CaptureFixture[str]) -> Non
     assert "RuntimeError: boom" in fault["trace"]
     assert fault["request"] == broken.json()["request"]
     assert all(line["ms"] >= 0 for line in lines if line["message"] == "request")
+
+
+def test_a_fault_of_one_ask_is_not_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(small_trained(), MemoryStore())
+    plain, batches = engine.ask_many, []
+
+    def ask_many(asks: Sequence[Ask]) -> Any:
+        batches.append(len(asks))
+        if any(ask.user == "bad" for ask in asks):
+            raise IndexError("a fault")
+        return plain(asks)
+
+    monkeypatch.setattr(engine, "ask_many", ask_many)
+    asks = [
+        Ask("ann", k=2), Ask("bad", k=2), Ask("bob", [Event("tea", 1.0, id="e1")]), Ask("eve", [Event("tea", 1.0)]),
+    ]  # fmt: skip
+    told = asyncio.run(asked(engine, asks, batch=4))
+    assert [type(one) for one in told] == [Told, IndexError, Told, IndexError]  # eve's event may be in: not again
+    assert batches == [4, 1, 1, 1]
+    assert engine.user("bob") is not None
+
+
+def test_a_batch_has_an_end_by_the_events_in_it() -> None:
+    engine = Engine(small_trained(), MemoryStore())
+    asks = [Ask(history=[Event("tea", 1.0)] * 6000, k=1)] * 4 + [Ask(history=[Event("tea", 1.0)], k=1)]
+    counts: dict[str, int] = {}
+    told = asyncio.run(asked(engine, asks, batch=64, counts=counts))
+    assert len({one.recommendations.ids[0] for one in told[:4]}) == 1
+    assert counts == {"batches": 3, "asks": 5}
+
+
+async def asked(engine: Engine, asks: Sequence[Ask], batch: int, counts: dict[str, int] | None = None) -> list[Any]:
+    """All asks at once, put into the queue while the engine's thread is at something else."""
+    batcher, begin = Batcher(engine, batch=batch), threading.Event()
+    holding = asyncio.ensure_future(batcher.call(begin.wait))
+    waiting = [asyncio.ensure_future(batcher.ask(ask)) for ask in asks]
+    await asyncio.sleep(0.05)
+    begin.set()
+    await holding
+    told = await asyncio.gather(*waiting, return_exceptions=True)
+    batcher.close()
+    if counts is not None:
+        counts.update(batcher.counts)
+    return told

@@ -7,7 +7,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import chain
 from typing import Any
 
@@ -56,11 +56,12 @@ def replay(
     read = columns.read(log)
     if fast is not None and "times" not in read.has:
         raise ConfigError(f"{log}: has no times, so no speed; leave out --speed")
+    apart = namesakes(read)
     total, done = len(read), 0
     outcomes: dict[str, int] = {}
     line = Progress(total)
     try:
-        for batch in batches(rows(read), fast):
+        for batch in batches(rows(read, apart), fast):
             try:
                 answer = client.observe_many(batch)
             except ForetasteError as error:
@@ -76,7 +77,10 @@ def replay(
         ) from None
     line.end()
     parts = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(outcomes.items()))
-    show({"events": done, "outcomes": outcomes}, f"{done:,} events sent to {client.url}: {parts}", json)
+    text = f"{done:,} events sent to {client.url}: {parts}"
+    if apart:
+        text += f"\n{len(apart):,} sessions without a user are called as a user is; they were sent as session:NAME"
+    show({"events": done, "outcomes": outcomes} | ({"renamed_sessions": len(apart)} if apart else {}), text, json)
 
 
 def factor(speed: str) -> float | None:
@@ -89,14 +93,28 @@ def factor(speed: str) -> float | None:
     return float(found[1])
 
 
-def rows(log: EventLog) -> Iterator[dict[str, Any]]:
-    """The events of a log in the order of time, as the service takes them."""
+def namesakes(log: EventLog) -> set[Any]:
+    """Sessions without a user that are called as a user is: 5 where there is a user 5."""
+    found = log.workspace.rows(
+        f"""SELECT DISTINCT "session" FROM {log.table} WHERE "user" IS NULL AND "session"::VARCHAR IN
+            (SELECT "user"::VARCHAR FROM {log.table} WHERE "user" IS NOT NULL)"""
+    )
+    return {session for (session,) in found}
+
+
+def rows(log: EventLog, apart: Collection[Any] = ()) -> Iterator[dict[str, Any]]:
+    """The events of a log in the order of time, as the service takes them; sessions `apart` get a name of their own.
+
+    A session without a user is a user by itself.
+    """
     found = log.db.cursor().execute(
         f'SELECT "user", "session", item, time, row FROM {log.table} ORDER BY time, position, row'
     )
     while some := found.fetchmany(FETCHED):
         for user, session, item, when, row in some:
-            who = session if user is None else user
+            who = user
+            if user is None:
+                who = f"session:{session}" if session in apart else session
             name = "\x1f".join(map(str, (row, who, item, when)))
             event = {
                 "user": _sent(who),

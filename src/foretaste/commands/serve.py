@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -118,14 +120,15 @@ def _serve(
     begin(plan.service.log_level)
     with Listening(*address, workers) as listening:
         url = f"http://{listening.place}"
-        Supervisor(plan, listening, workers, lambda item: print(greeting(url, item, bool(keys)), flush=True)).run()
+        Supervisor(plan, listening, workers, lambda facts: print(greeting(url, facts, bool(keys)), flush=True)).run()
 
 
-def greeting(url: str, item: str | int, keyed: bool) -> str:
-    """The address, and three calls to try."""
+def greeting(url: str, facts: Mapping[str, Any], keyed: bool) -> str:
+    """The address, and three calls to try; `facts` are the worker's."""
+    item = facts["item"]
     key = ' -H "Authorization: Bearer $KEY"' if keyed else ""
     event = {"user": "ann", "item": item, "id": "first", "recommend": {"k": 3}}
-    history = {"history": [item], "k": 3}
+    history = {"history": [{"item": item, "time": int(time.time())} if facts["timed"] else item], "k": 3}
     return "\n".join(
         [
             f"foretaste serves at {url}; Ctrl-C stops it. Try:",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import duckdb
 
 from foretaste.data.compressed import kind_of
-from foretaste.data.workspace import Workspace, reason, text
+from foretaste.data.workspace import Workspace, exactly, reason, text
 from foretaste.errors import DataError
 
 DELIMITERS = (",", ";", "\t", "|", "::", " ")
@@ -78,11 +77,6 @@ def _encoding(path: Path, asked: str) -> str:
         raise DataError(
             f"{path}: encoding={asked!r} (--encoding): expected utf-8, utf-16 or latin-1; save the file as UTF-8"
         ) from None
-
-
-def exactly(path: Path) -> str:
-    """SQL: this file, also if its name has signs that stand for a pattern."""
-    return text(re.sub(r"([\[*?])", r"[\1]", str(path)))
 
 
 def _first_lines(workspace: Workspace, path: Path, encoding: str, compression: str) -> list[str]:

@@ -18,10 +18,10 @@ import duckdb
 import numpy as np
 
 from foretaste.data.cells import UNTYPED
-from foretaste.data.csvfile import CsvFile, CsvOptions, exactly, open_csv
+from foretaste.data.csvfile import CsvFile, CsvOptions, open_csv
 from foretaste.data.files import meant
 from foretaste.data.tables import arrays_of, frame_of, is_table
-from foretaste.data.workspace import Workspace, name, reason
+from foretaste.data.workspace import Workspace, exactly, name, reason
 from foretaste.errors import DataError, nearest
 
 SMALL = 16 << 20

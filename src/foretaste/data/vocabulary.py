@@ -16,8 +16,8 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from foretaste.data.workspace import exactly, reason, text
 from foretaste.data.workspace import name as quoted
-from foretaste.data.workspace import reason, text
 from foretaste.errors import DataError, SavedFileError
 
 OWN_NAMES = frozenset({"number", "id"})
@@ -136,12 +136,13 @@ class Vocabulary:
         try:
             with duckdb.connect() as db:
                 db.execute("SET threads = 1")
-                file = text(path)
+                file = exactly(path)
                 note = db.execute(f"SELECT decode(value) FROM parquet_kv_metadata({file}) WHERE decode(key) = 'types'")
-                types: dict[str, str] = json.loads((note.fetchone() or ("{}",))[0])
+                noted = json.loads((note.fetchone() or ("{}",))[0])
+                types = {name: str(duckdb.sqltype(kind)) for name, kind in noted.items()}  # no other SQL than a type's
                 wanted = ", ".join(f"CAST({quoted(name)} AS {kind}) AS {quoted(name)}" for name, kind in types.items())
                 rows = db.execute(f"SELECT number, {wanted} FROM read_parquet({file}) ORDER BY number").fetchall()
-        except (duckdb.Error, ValueError) as error:
+        except (duckdb.Error, ValueError, TypeError, AttributeError) as error:
             raise SavedFileError(f"{path}: cannot be read: {reason(error)}; prepare or save it again") from None
         numbers, *columns = [list(values) for values in zip(*rows, strict=True)] or [[] for _ in range(len(types) + 1)]
         if numbers != list(range(1, len(rows) + 1)) or "id" not in types:

@@ -88,6 +88,11 @@ def text(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
+def exactly(path: Path) -> str:
+    """SQL: this file to read, also if its name has signs that stand for a pattern."""
+    return text(re.sub(r"([\[*?])", r"[\1]", str(path)))
+
+
 def reason(error: BaseException) -> str:
     """The first line of an error, without DuckDB's name for its kind and without JSON around it."""
     first = (str(error).strip() or type(error).__name__).splitlines()[0]

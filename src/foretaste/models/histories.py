@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, NeedsError
 from foretaste.models.contract import Events, SequenceModel
@@ -60,6 +62,13 @@ def _beside(name: str, given: Sequence[Sequence[Any]] | None, row: int, known: S
     """What stands beside the known events of a history; nothing where nothing was given."""
     if given is None:
         return []
-    if len(given[row]) != len(known):
-        raise ConfigError(f"history {row} has {len(known)} events and {len(given[row])} {name}")
-    return [value for value, n in zip(given[row], known, strict=True) if n]
+    beside = given[row] if row < len(given) else ()
+    if len(beside) != len(known):
+        raise ConfigError(f"history {row} has {len(known)} events and {len(beside)} {name}")
+    if name == "times" and (wrong := [value for value in beside if not _is_time(value)]):
+        raise ConfigError(f"history {row}: {wrong[0]!r} among its times; expected seconds since 1970")
+    return [value for value, n in zip(beside, known, strict=True) if n]
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and bool(-(2**62) < value < 2**62)

@@ -46,14 +46,23 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 def read_items(folder: Path, facts: dict[str, Any]) -> Vocabulary:
     """items.parquet, which must hold as many items as the model."""
-    path = folder / "items.parquet"
-    items = Vocabulary.read(path)
-    if len(items) != facts["n_items"]:
+    return _read(folder, "items", facts["n_items"])
+
+
+def read_users(folder: Path, facts: dict[str, Any]) -> Vocabulary | None:
+    """users.parquet, which must hold as many users as the model; None for a model that knows none."""
+    return _read(folder, "users", facts["n_users"]) if facts["n_users"] else None
+
+
+def _read(folder: Path, what: str, count: int) -> Vocabulary:
+    path = folder / f"{what}.parquet"
+    found = Vocabulary.read(path)
+    if len(found) != count:
         raise SavedFileError(
-            f"{path}: holds {len(items)} items, recommender.json says {facts['n_items']}; "
+            f"{path}: holds {len(found)} {what}, recommender.json says {count}; "
             "the folder was edited or only half copied: copy it again"
         )
-    return items
+    return found
 
 
 def read_model(folder: Path, facts: dict[str, Any]) -> SequenceModel:

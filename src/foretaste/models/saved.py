@@ -30,7 +30,7 @@ from foretaste.models.choosing import Recommendations, best, hide
 from foretaste.models.contract import Events, SequenceModel, State
 from foretaste.models.device import usable
 from foretaste.models.histories import History, check_askable, events_of, numbers_of
-from foretaste.models.loading import FORMAT, read_facts, read_items, read_model
+from foretaste.models.loading import FORMAT, read_facts, read_items, read_model, read_users
 
 CHUNK = 512
 """Events of a history that the model takes in at once."""
@@ -120,8 +120,9 @@ class Trained:
             matrix = self.model.item_matrix().detach()                     # [I, D]
         except NotImplementedError as error:
             raise NeedsError(f"model '{self.name}' has no similar items: {error}") from None
-        unit = torch.nn.functional.normalize(matrix, dim=1)
-        scores = (unit @ unit[number - 1])[None].clone()                   # [1, I]
+        length = torch.linalg.vector_norm(matrix, dim=1)                   # [I]
+        own = matrix[number - 1] / length[number - 1].clamp_min(1e-12)     # [D]
+        scores = (matrix @ own / length.clamp_min(1e-12))[None]            # [1, I]
         scores[0, number - 1] = float("-inf")
         return best(self.name, self.items, scores, None, k)[0]
 
@@ -198,7 +199,7 @@ class Trained:
         folder, where = Path(folder), usable(device)
         facts = read_facts(folder)
         items, model = read_items(folder, facts), read_model(folder, facts)
-        users = Vocabulary.read(folder / "users.parquet") if facts["n_users"] else None
+        users = read_users(folder, facts)
         own = {"format", "foretaste", "model", "config", "n_items", "n_users"}
         rest = {name: value for name, value in facts.items() if name not in own}
         return cls(facts["model"], model.to(where).eval(), items, users, rest)

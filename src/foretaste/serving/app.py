@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic.json_schema import models_json_schema
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
 import foretaste
@@ -52,6 +53,23 @@ PROBLEMS = {
 }
 READING = (401, 403, 422, 503, 504)
 SENDING = (400, *READING, 413, 415)
+
+
+class AnyId(Convertor[str]):
+    """An id in an address: any text whatever, slashes and line ends too."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        """As it came."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """As it is."""
+        return value
+
+
+register_url_convertor("id", AnyId())
 
 Id = Annotated[str, Query(min_length=1, max_length=LONGEST)]
 Words = Annotated[str, Query(max_length=LONGEST)]
@@ -116,12 +134,12 @@ def _add_reading(api: FastAPI, service: Service) -> None:
             path, summary=summary, responses=_answers(answer, *READING, *more), openapi_extra=_key("GET", path)
         )
 
-    @get("/users/{user:path}", bodies.UserAnswer, "What is held of a user.", 404)
+    @get("/users/{user:id}", bodies.UserAnswer, "What is held of a user.", 404)
     async def user(user: str) -> Response:
         return _json(await service.user(user))
 
     @api.delete(
-        "/users/{user:path}",
+        "/users/{user:id}",
         status_code=204,
         summary="Forget a user.",
         responses=_answers(None, *READING, 404),
@@ -139,7 +157,7 @@ def _add_reading(api: FastAPI, service: Service) -> None:
     async def items(q: Words = "", k: Count | None = None) -> Response:
         return _json(await asyncio.to_thread(service.found, q, k))
 
-    @get("/items/{item:path}/similar", bodies.SimilarAnswer, "The items nearest to one.", 404)
+    @get("/items/{item:id}/similar", bodies.SimilarAnswer, "The items nearest to one.", 404)
     async def similar(item: str, k: Count | None = None) -> Response:
         return _json(await service.similar(item, k))
 
@@ -216,8 +234,8 @@ def _describe(api: FastAPI) -> None:
             parts["schemas"] = {**parts.get("schemas", {}), **schema["$defs"]}
             parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             for path in list(found["paths"]):
-                if ":path}" in path:
-                    found["paths"][path.replace(":path}", "}")] = found["paths"].pop(path)
+                if ":id}" in path:
+                    found["paths"][path.replace(":id}", "}")] = found["paths"].pop(path)
         assert api.openapi_schema is not None
         return api.openapi_schema
 

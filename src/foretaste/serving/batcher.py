@@ -18,6 +18,8 @@ from foretaste.errors import BusyError
 from foretaste.serving.asks import Ask, Told
 from foretaste.serving.engine import Engine
 
+EVENTS = 10_000
+"""Events in one batch, where more than one ask is in it: nobody waits for longer than they take."""
 T = TypeVar("T")
 Waiting = tuple[Any, "asyncio.Future[Any]", asyncio.AbstractEventLoop]
 
@@ -92,7 +94,8 @@ class Batcher:
                 if self.wait:
                     self._wake.wait_for(lambda: len(self._queue) >= self.batch or not self._open, self.wait)
                 taken: list[Waiting] = []
-                while self._queue and len(taken) < self.batch:
+                events = 0
+                while self._queue and len(taken) < self.batch and events < EVENTS:
                     lone = not isinstance(self._queue[0][0], Ask)
                     if lone and taken:
                         break
@@ -100,6 +103,7 @@ class Batcher:
                     if one[1].cancelled():  # who asked has gone
                         continue
                     taken.append(one)
+                    events += 0 if lone else len(one[0].events) + len(one[0].history or ())
                     if lone:
                         break
                 if taken:
@@ -109,7 +113,11 @@ class Batcher:
         try:
             return list(self.engine.ask_many(asks))
         except Exception as error:  # a fault: told to whoever asked, and the service goes on
-            return [error] * len(asks)
+            if len(asks) == 1:
+                return [error]
+            # One of them is to blame. What can be asked twice is asked by itself.
+            again = [all(event.id is not None for event in ask.events) for ask in asks]
+            return [self._answers([ask])[0] if twice else error for ask, twice in zip(asks, again, strict=True)]
 
 
 def _result(work: Callable[[], Any]) -> Any:

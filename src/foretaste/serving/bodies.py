@@ -24,7 +24,7 @@ Given = Annotated[Id, BeforeValidator(checked), WithJsonSchema({"anyOf": [_TEXT,
 """An id: text or a whole number."""
 
 FIRST = Field(fail_fast=True)
-"""Of a list: its first bad element is told. To gather them all from a hostile body takes half a minute."""
+"""Of a list: its first bad element is told. To gather those of a hostile body would keep a worker busy."""
 
 
 def moment(value: Any) -> float:

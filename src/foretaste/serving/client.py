@@ -61,6 +61,9 @@ class Client:
     ) -> dict[str, Any]:
         """A user touched an item; with `k`, also what to recommend after it.
 
+        What is asked again inside a call counts once. After an error it is not known whether the event was taken in:
+        with an `id` of your own it can be sent again, and counts once.
+
         `choice`: candidates, exclude, leave_out_seen, now.
         """
         event = {"user": user, "item": item, "time": time, "session": session, "id": id}
@@ -101,7 +104,8 @@ class Client:
         """What the answer for a user, or after a history, rests on."""
         given = {name: value for name, value in (("user", user), ("item", item)) if value is not None}
         if history is None:
-            found: dict[str, Any] = self._ask("GET", f"/explanations?{urlencode(given)}")
+            query = urlencode({name: _text(value) for name, value in given.items()})
+            found: dict[str, Any] = self._ask("GET", f"/explanations?{query}")
         else:
             found = self._ask("POST", "/explanations", {**given, "history": list(history)})
         return found
@@ -113,7 +117,7 @@ class Client:
 
     def search(self, query: str, k: int = 10) -> list[dict[str, Any]]:
         """Items by a piece of their id or title."""
-        found: list[dict[str, Any]] = self._ask("GET", f"/items?{urlencode({'q': query, 'k': k})}")["items"]
+        found: list[dict[str, Any]] = self._ask("GET", f"/items?{urlencode({'q': _text(query), 'k': k})}")["items"]
         return found
 
     def close(self) -> None:
@@ -137,9 +141,10 @@ class Client:
                     raise ForetasteError(f"{self.url}: no answer ({said}); is the service running there?") from None
                 wait, pause = pause, 2 * pause
             else:
-                if status != 503 or not left or "retry-after" not in headers:
+                said = headers.get("retry-after", "")
+                if not left or not (status == 504 or (status == 503 and said)):
                     return self._told(status, answer, none)
-                wait = float(headers["retry-after"]) if headers["retry-after"].isdecimal() else pause
+                wait = float(said) if said.isdecimal() else pause
             time.sleep(min(wait, LONGEST_PAUSE))
 
     def _send(self, method: str, path: str, raw: bytes | None) -> tuple[int, dict[str, str], bytes]:
@@ -165,7 +170,15 @@ class Client:
 
 
 def _in_path(raw: str | int) -> str:
-    return quote(str(raw), safe="")
+    return quote(_text(raw), safe="")
+
+
+def _text(raw: str | int) -> str:
+    """An id or a query, if it is one that UTF-8 can write: half a pair of surrogates is not."""
+    found = str(raw)
+    if not found.isascii() and any("\ud800" <= letter <= "\udfff" for letter in found):
+        raise ConfigError(f"{found!r} cannot be sent: it holds a lone surrogate, which is no character")
+    return found
 
 
 def _json(body: Any) -> bytes:

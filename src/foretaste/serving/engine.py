@@ -174,15 +174,14 @@ class Engine:
             except ForetasteError as error:  # of the store: nothing of these is acknowledged
                 failed = {place for place, plan in plans.items() if plan.record is not None}
                 answers[:] = [error if place in failed else answer for place, answer in enumerate(answers)]
-            wishes = [
-                Asked(row, asks[place], plans[place].seen)
-                for row, place in enumerate(plans)
-                if asks[place].k and place not in lost and place not in failed
-            ]
+            done = [(row, place) for row, place in enumerate(plans) if place not in lost and place not in failed]
+            for _, place in done:
+                self.counts.update(plans[place].outcomes)
+                self.counts["again"] += plans[place].again
+            wishes = [Asked(row, asks[place], plans[place].seen) for row, place in done if asks[place].k]
             lists = self.chooser.best(state, wishes)
-        for row, (place, plan) in enumerate(plans.items()):
-            if place in lost or place in failed:
-                continue
+        for row, place in done:
+            plan = plans[place]
             found = lists.get(row)
             if isinstance(found, ForetasteError):
                 answers[place] = found
@@ -190,8 +189,6 @@ class Engine:
                 if found is not None and plan.unknown:
                     found = replace(found, skipped=list(plan.unknown))
                 answers[place] = Told(plan.outcomes, plan.unknown, found)
-            self.counts.update(plan.outcomes)
-            self.counts["again"] += plan.again
         return [place for place in plans if place in lost]
 
     def _plans(self, places: Sequence[int], asks: Sequence[Ask], answers: Answers) -> dict[int, Plan]:

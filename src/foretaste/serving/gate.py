@@ -88,7 +88,7 @@ class Gate:
         route = (
             scope["path"]
             if (method, scope["path"]) in self.quick
-            else getattr(scope.get("route"), "path", "-").replace(":path}", "}")
+            else getattr(scope.get("route"), "path", "-").replace(":id}", "}")
         )
         self.metrics.answered(method, route, status, seconds)
         if LOGGER.isEnabledFor(20):

@@ -27,15 +27,17 @@ ROLES = ("read", "write", "admin")
 SHORTEST = 16
 """Characters of a key: one that can be guessed is none."""
 OPEN = frozenset({"/health", "/ready", "/openapi.json"})
+READ = frozenset({"/", "/recommendations", "/explanations", "/items"})
 
 
 def needed(method: str, path: str) -> str | None:
-    """The role that a request needs; None: anybody's."""
+    """The role that a request needs; None: anybody's. An address that is not known here needs the most."""
     if path in OPEN:
         return None
-    if method == "DELETE" or path == "/metrics":
-        return "admin"
-    return "write" if path == "/events" else "read"
+    if path == "/events":
+        return "write"
+    known = path in READ or path.startswith(("/users/", "/items/"))
+    return "read" if known and method != "DELETE" else "admin"
 
 
 class Keys:

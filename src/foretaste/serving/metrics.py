@@ -7,7 +7,7 @@ there is one process, and it tells for itself.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -40,8 +40,7 @@ class Metrics:
             "foretaste_info", "What is served.", ("model", "version"), multiprocess_mode="max", registry=own
         )
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        self._outcomes: dict[str, Counter] = {}
-        self._before: dict[str, float] = {}
+        self._before: dict[tuple[Counter, str], float] = {}
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """One request was answered."""
@@ -53,19 +52,18 @@ class Metrics:
         found[0].inc()
         found[1].observe(seconds)
 
-    def happened(self, outcomes: Iterable[str]) -> None:
-        """Events were taken in, or left out as known."""
-        for outcome in outcomes:
-            if outcome not in self._outcomes:
-                self._outcomes[outcome] = self.events.labels(outcome)
-            self._outcomes[outcome].inc()
+    def follow(self, outcomes: Mapping[str, int], work: Mapping[str, float], waiting: int) -> None:
+        """Take over counts that somebody else keeps; call it now and then, and before they are told.
 
-    def follow(self, counts: Mapping[str, float], waiting: int) -> None:
-        """Take over counts that somebody else keeps; call it now and then, and before they are told."""
+        outcomes: what became of events. An event of a request that ended in an error counts as well.
+        """
         self.waiting.set(waiting)
-        for name, value in counts.items():
-            self.work.labels(name).inc(max(value - self._before.get(name, 0), 0))
-            self._before[name] = value
+        for counter, counts in ((self.events, outcomes), (self.work, work)):
+            for name, value in counts.items():
+                more = value - self._before.get((counter, name), 0)
+                if more > 0:
+                    counter.labels(name).inc(more)
+                    self._before[counter, name] = value
 
     def told(self) -> bytes:
         """All processes' counts as Prometheus reads them."""

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
-from foretaste.errors import BusyError, ConfigError, DataError, NeedsError, StoreError, nearest
+from foretaste.errors import BusyError, ConfigError, DamagedRecordError, DataError, NeedsError, StoreError, nearest
 
 MEDIA = "application/problem+json"
 SHOWN = 5
@@ -44,6 +44,8 @@ def refused(error: Exception, retry_after: int) -> Refused | None:
     match error:
         case Refused():
             return error
+        case DamagedRecordError():
+            return Refused(500, str(error))
         case BusyError() | StoreError():
             return Refused(503, str(error), {"Retry-After": str(retry_after)})
         case TimeoutError():

@@ -82,7 +82,7 @@ def opens(rules: Rules, before: Happened | None, event: Happened, count: int) ->
     if before is None:
         return True
     if event.session is not None and before.session is not None:
-        return event.session != before.session
+        return str(event.session) != str(before.session)  # as ids are compared everywhere: 5 is "5"
     if rules.sessions == "none":
         return False
     if rules.sessions == "count":

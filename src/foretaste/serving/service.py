@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 import foretaste
 from foretaste.models.choosing import Recommendations
-from foretaste.serving.asks import Ask, Event, Id, Kept, Told
+from foretaste.serving.asks import Ask, Event, Id, Kept, Outcome, Told
 from foretaste.serving.bodies import (
     Body,
     Choice,
@@ -80,7 +80,6 @@ class Service:
         for mine, one_told in zip(places.values(), told, strict=True):
             for place, outcome in zip(mine, one_told.outcomes, strict=True):
                 outcomes[place] = outcome
-        self.metrics.happened(outcomes)
         unknown = [sent(raw_id) for one_told in told for raw_id in one_told.unknown]
         answer = _json({"outcomes": outcomes, "unknown": unknown})
         return answer if choice is None else self._with(answer, "recommendations", told[0].recommendations)
@@ -147,8 +146,10 @@ class Service:
 
     def follow(self) -> None:
         """Take over the counts of the engine and its batches into the metrics."""
-        counts = {name: self.engine.counts[name] for name in ("conflicts", "again")}
-        self.metrics.follow({**self.batcher.counts, **counts}, len(self.batcher))
+        counts = self.engine.counts
+        outcomes = {name: counts[name] for name in get_args(Outcome)}
+        work = {**self.batcher.counts, **{name: counts[name] for name in ("conflicts", "again")}}
+        self.metrics.follow(outcomes, work, len(self.batcher))
 
     async def _told(self, asks: Sequence[Ask], places: Sequence[Sequence[int]], count: int) -> list[Told]:
         """The answers to all asks; if some got none, an error that says which events were taken in."""
@@ -168,7 +169,6 @@ class Service:
         for mine, one in zip(places, told, strict=True):
             for place, outcome in zip(mine, one.outcomes if isinstance(one, Told) else (), strict=False):
                 outcomes[place] = outcome
-        self.metrics.happened(outcome for outcome in outcomes if outcome is not None)
         raise Refused(answer.status, answer.detail, answer.headers, outcomes=outcomes) from wrong
 
     async def _explained(self, **asked: Any) -> bytes:

@@ -54,7 +54,9 @@ class Worker:
 class Supervisor:
     """Keeps `count` workers running until it is told to stop."""
 
-    def __init__(self, plan: Plan, listening: Listening, count: int, on_ready: Callable[[Any], None]) -> None:
+    def __init__(
+        self, plan: Plan, listening: Listening, count: int, on_ready: Callable[[dict[str, Any]], None]
+    ) -> None:
         self.plan = plan
         self.listening = listening
         self.count = count
@@ -65,6 +67,7 @@ class Supervisor:
         self.up = False
         self.stopping = 0
         self.failed = ""
+        self.model = ""
 
     def run(self) -> None:
         """Until SIGTERM or Ctrl-C; a service that never became ready is an error."""
@@ -103,7 +106,8 @@ class Supervisor:
             pin(process.pid, place)
         assert process.stdin is not None
         with suppress(BrokenPipeError):
-            plan = self.plan.with_(sweeps=first, replay=self.plan.replay and not self.up)
+            model = self.model if self.up else ""
+            plan = self.plan.with_(sweeps=first, replay=self.plan.replay and not self.up, model=model)
             process.stdin.write(json.dumps(plan.as_dict()).encode() + b"\n")
             process.stdin.flush()  # and left open: its end is how the worker learns of ours
         self.workers[reading] = Worker(process, reading, place, time.monotonic())
@@ -134,9 +138,10 @@ class Supervisor:
         facts = json.loads(worker.said)
         worker.said = b""
         if "failed" in facts:
-            self._failing(facts["failed"])
+            self._failing(facts["failed"], facts["passing"])
             return
         worker.ready = True
+        self.model = facts["ready"]["model"]
         self.listening.ready()
         if not self.up and sum(one.ready for one in self.workers.values()) == self.count:
             self.up = True
@@ -148,7 +153,7 @@ class Supervisor:
             return
         how = f"signal {-status}" if status < 0 else f"status {status}"
         if not self.up:
-            self._failing(f"a worker process ended before it was ready ({how}); its last lines say why")
+            self._failing(f"a worker process ended before it was ready ({how}); its last lines say why", passing=False)
             return
         self.listening.leave(worker.place, any(one.ready for one in self.workers.values()))
         lived = time.monotonic() - worker.begun
@@ -170,9 +175,13 @@ class Supervisor:
         mark_process_dead(worker.process.pid, str(self.metrics))  # type: ignore[no-untyped-call]
         return status
 
-    def _failing(self, why: str) -> None:
-        """What a worker says that cannot start: the end of a service that never ran, a line in the log of another."""
-        if self.up:
+    def _failing(self, why: str, passing: bool) -> None:
+        """What a worker says that cannot start: the end of a service that never ran, a line in the log of another.
+
+        A service without any worker ends too, unless what is wrong may pass: who watches it is to know, and who calls
+        is refused instead of waiting.
+        """
+        if self.up and (passing or any(one.ready for one in self.workers.values())):
             LOGGER.error("a worker cannot start: %s", why)
         elif not self.failed:
             self.failed = why

@@ -53,6 +53,8 @@ class Plan(Config):
     service: ServiceConfig = ServiceConfig()
     keys: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of each key -> role."""
+    model: str = ""
+    """The fingerprint of the recommender that the service began with; another one in its folder is not served."""
     sweeps: bool = False
     """Whether this is the worker that looks for users who are to be forgotten."""
 
@@ -69,20 +71,21 @@ def main() -> None:
             os.write(pipe, json.dumps(facts).encode() + b"\n")
 
     try:
-        app, store, example = build(plan)
+        app, store, facts = build(plan)
     except (ForetasteError, OSError) as error:
-        tell(failed=str(error))
+        passing = isinstance(error, StoreError | OSError)  # of a store that is out of reach; all else stays as it is
+        tell(failed=str(error), passing=passing)
         sys.exit(2)
     except Exception as error:
         logs.LOGGER.exception("the service cannot start")
-        tell(failed=f"unexpected {type(error).__name__}: {error}")
+        tell(failed=f"unexpected {type(error).__name__}: {error}", passing=False)
         sys.exit(1)
-    server = Server(app, plan, lambda: tell(ready=example), store)
+    server = Server(app, plan, lambda: tell(ready=facts), store)
     server.run(sockets=[listening])
 
 
-def build(plan: Plan) -> tuple[Gate, Store, Any]:
-    """The service, its store, and an item that it knows."""
+def build(plan: Plan) -> tuple[Gate, Store, dict[str, Any]]:
+    """The service, its store, and of its recommender the fingerprint, an item, and whether it needs times."""
     import torch
 
     from foretaste.models.saved import Trained
@@ -94,6 +97,7 @@ def build(plan: Plan) -> tuple[Gate, Store, Any]:
     from foretaste.serving.ids import sent
     from foretaste.serving.keys import Keys
     from foretaste.serving.planning import EngineConfig
+    from foretaste.serving.stepping import fingerprint
 
     torch.set_num_threads(1)
     service = plan.service
@@ -103,18 +107,22 @@ def build(plan: Plan) -> tuple[Gate, Store, Any]:
             raise ConfigError(f"the service has no setting '{name}'; {nearest(name, known)}")
     config = EngineConfig.of(plan.engine)  # before a store is made
     trained = Trained.load(plan.run)
+    if plan.model and plan.model != fingerprint(trained, config.precision).hex():
+        raise ConfigError(
+            f"{plan.run} holds another recommender than the one that is served; to serve it, start the service again "
+            "with --replay"
+        )
     store = open_store(plan.store, durability=plan.durability, ttl=plan.ttl)
     try:
         engine = Engine(trained, store, config, replay=plan.replay)
         first = trained.items.ids[0]
-        engine.ask(
-            Ask(history=[Event(first)], k=20)
-        )  # the first call of a model takes longest: nobody is to wait for it
+        engine.ask(Ask(history=[Event(first, time=0)], k=20))  # a model's first call takes longest: nobody waits for it
         batcher = Batcher(engine, limit=service.queue, batch=service.batch, wait_ms=service.wait_ms)
     except BaseException:
         store.close()
         raise
-    return make_app(engine, batcher, service, Keys(plan.keys)), store, sent(first)
+    facts = {"model": engine.stepper.fingerprint.hex(), "item": sent(first), "timed": "times" in trained.model.needs}
+    return make_app(engine, batcher, service, Keys(plan.keys)), store, facts
 
 
 class Server(uvicorn.Server):
