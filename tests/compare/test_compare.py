@@ -34,7 +34,7 @@ from foretaste.compare.trials import Bench, Crew, Say
 from foretaste.config import read_toml
 from foretaste.data.prepared import Prepared
 from foretaste.data.splits import GlobalTime
-from foretaste.errors import DataError, ForetasteError, SavedFileError
+from foretaste.errors import ConfigError, DataError, ForetasteError, SavedFileError
 from foretaste.evaluation.report import Evaluation
 from foretaste.models import model_class
 from foretaste.pages.drawings import NoMatplotlib
@@ -379,6 +379,26 @@ def test_a_second_run_changes_nothing_in_the_first(clicks: Path, tmp_path: Path,
     with alone(place.folder):
         assert "another run is at work here" in ft("compare", clicks, "--out", place.folder, "--models", "pop").err
         assert not (place.folder / "grid.json").exists()
+
+
+def test_what_a_killed_run_left_at_work_keeps_the_next_one_out(tmp_path: Path) -> None:
+    with alone(tmp_path) as lock:
+        left = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(lock,))
+    try:
+        with pytest.raises(ConfigError, match="another run is at work here"), alone(tmp_path):
+            pass
+    finally:
+        left.communicate(b"\n")
+    with alone(tmp_path):
+        pass
+
+
+def test_a_comparison_without_any_result_is_no_success(clicks: Path, tmp_path: Path, ft: Shell) -> None:
+    ran = ft("compare", clicks, "--out", tmp_path / "out", "--models", "asars", "--set", "mode=paper",
+             "--budget", "1", "--seeds", "1")  # fmt: skip
+    assert ran.status == 2
+    assert "no model has a result" in ran.err
+    assert (tmp_path / "out" / "table.md").exists()
 
 
 def test_words_that_mean_nothing_are_refused(clicks: Path, tmp_path: Path, ft: Shell) -> None:

@@ -30,6 +30,9 @@ def test_what_contradicts_itself_is_refused() -> None:
             Grid(title="t", rows=(ONE,), cutoffs=cutoffs)
     with pytest.raises(ConfigError, match="'name'"):
         Row(name="../away", model="pop")
+    for name in (".", "..", 70 * "雪"):  # of three bytes each
+        with pytest.raises(ConfigError, match="is a file name too"):
+            Row(name=name, model="pop")
     with pytest.raises(ConfigError, match="unknown key 'mdel'"):
         Row.of({"name": "x", "mdel": "pop"})
 

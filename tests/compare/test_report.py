@@ -88,12 +88,44 @@ def test_the_best_those_like_it_and_the_cheapest_good_one() -> None:
     assert [one.name for one in verdict.good] == ["a", "b"]  # 0.595 lies in 0.59 to 0.61
     assert verdict.cheapest is verdict.quickest is lines[2]
     text = said(*lines)
-    assert text.startswith("a is best by recall@20: 60.00 % (95 % interval over users 59.00 to 61.00).")
+    assert text.startswith("a is best by recall@20: 60.00 % (95 % interval over users or sessions 59.00 to 61.00).")
     assert (
         "b cannot be told from it (p 0.400 after Holm); c is worse (paired test, p 0.002 at most after Holm)." in text
     )
     assert "The cheapest good model is b: 59.50 %, 0.8 % less than the best, trained in 20 s against 100 s" in text
     assert "What to do. Use b: this log cannot tell it from a, and it costs less." in text
+
+
+def test_what_single_seeds_may_turn_round_is_not_called_worse() -> None:
+    seeds = {"a": (0.58, 0.62), "b": (0.56, 0.59), "c": (0.5, 0.57)}
+    lines = [line("a", 0.60), line("b", 0.575, p=0.001), line("c", 0.535, p=0.001)]
+    several = [
+        replace(one, figures={"recall@20": replace(one.figures["recall@20"], seeds=seeds[one.name])}) for one in lines
+    ]
+    verdict = decide(summary_of(*several))
+    assert verdict is not None
+    assert [[one.name for one in part] for part in (verdict.worse, verdict.mixed, verdict.alike)] == [["c"], ["b"], []]
+    assert "B lies below it by the test, but single seeds overlap" in said(*several).replace("b lies", "B lies")
+    assert "c is worse (paired test, p 0.001 at most after Holm)" in said(*several)
+    assert "are worse" not in said(*several)
+    assert "All others are worse" in said(*lines)  # one seed each: nothing is known of others
+
+
+def test_inside_the_interval_of_the_best_is_not_good_if_told_apart() -> None:
+    wide = Figure(0.60, 0.40, 0.80, (0.60,))
+    best = replace(line("a", 0.60), figures={"recall@20": wide})
+    verdict = decide(summary_of(best, line("b", 0.50, p=0.001, training=0.1), line("c", 0.50, p=0.4, training=5.0)))
+    assert verdict is not None
+    assert [one.name for one in verdict.good] == ["a", "c"]
+
+
+def test_what_is_said_of_costs_is_so() -> None:
+    text = said(line("a", 0.60, training=190.0, ms=1.9), line("b", 0.599, p=0.4, training=50.0, ms=1.0))
+    assert "No good one answers in much less time than it; the cheapest good one to train is b" in text
+    text = said(line("a", 0.60, training=190.0, ms=50.0), line("b", 0.599, p=0.4, training=100.0, ms=1.0))
+    assert "No good one trains in much less time (3:10); b is the quickest good one to answer (1 ms;" in text
+    text = said(line("a", 0.60, training=100.0, ms=1.0), line("b", 0.599, p=0.4, training=10.0, ms=800.0))
+    assert "it costs less to train, but 800 ms an answer against 1 ms" in text
 
 
 def test_within_two_percent_is_good_though_told_apart() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from foretaste import shop
+from foretaste.commands.reproduce import _state
+from foretaste.compare.grid import Grid, Row
 from foretaste.compare.run import alone
+from foretaste.compare.summary import Line, Summary
 from foretaste.compare.tables import names
 from tests.shell import Shell
 
@@ -81,6 +85,13 @@ def test_the_list_and_the_ledger_say_what_is_missing(tmp_path: Path, ft: Shell) 
     assert "not made yet; its log: amazon-instant-video-rum, " in ledger.read_text()
     assert "compared on the validation part alone" in ledger.read_text()
     assert told["dman/xlong"]["data"] == "dman-xlong"
+
+
+def test_a_row_that_lacks_a_seed_is_not_done() -> None:
+    line = Line("narm", "narm", "", ({"seed": 0},), {1: "its process was ended by SIGKILL"})
+    grid = Grid(title="t", rows=(Row(name="narm", model="narm"),), seeds=(0, 1))
+    assert _state(Summary(grid, (line,), "narm"), "narm", "ready").startswith("1 of 2 seeds, the others failed (its")
+    assert _state(Summary(grid, (replace(line, failures={}),), "narm"), "narm", "ready") == "done"
 
 
 def test_an_unknown_tracker_is_refused_before_anything_is_made(tmp_path: Path, ft: Shell) -> None:

@@ -39,6 +39,11 @@ def test_the_first_point_is_the_settings_as_they_are_and_the_budget_is_kept(tmp_
     assert best_of(found).change["size"] == 32
 
 
+@pytest.mark.parametrize("seed", [20260101, 2**40, -1])
+def test_any_seed_will_do(tmp_path: Path, seed: int) -> None:
+    assert len(search(SPACE, NOW, 3, bowl, tmp_path / "journal", seed=seed)) == 3
+
+
 def test_a_killed_search_tries_what_one_that_was_not_killed_tries(tmp_path: Path) -> None:
     whole = search(SPACE, NOW, 9, bowl, tmp_path / "whole", seed=4)
     calls = 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from foretaste.compare.grid import Grid, Row
+from foretaste.compare.pairs import draws_for
 from foretaste.compare.summary import Figure, Line, Summary
 from foretaste.compare.written import markdown, printed
 
@@ -108,3 +110,25 @@ def test_a_choice_at_the_end_of_what_could_be_chosen_is_named() -> None:
         "Pass 2 or earlier: asleep; The largest last: counts.\n" in text
     )
     assert "what was allowed" not in text_of(row("inside", {"learning_rate": 0.003, "l2": 0.01}, *rates))
+
+
+def test_the_least_p_stays_below_the_level_however_many_rows_there_are() -> None:
+    for others in (2, 24, 28, 29, 40, 60, 120):
+        pairs = others * (others + 1) // 2
+        assert pairs / (draws_for(others, named=False) + 1) < 0.045
+        assert others / (draws_for(others, named=True) + 1) < 0.045
+    assert draws_for(25, named=False) == 10_000
+
+
+def test_a_sign_of_the_table_in_a_name_stays_in_its_cell() -> None:
+    text = text_of(line("a|b", 0.5), line("c", 0.4))
+    assert "| a\\|b | 50.00" in text
+
+
+def test_seeds_are_spoken_of_where_something_was_trained() -> None:
+    history = [{"epoch": 1}]
+    one, two = line("a", 0.5, history=history), line("b", 0.4, history=history)
+    assert "One seed was trained: intervals and tests are over users or sessions alone" in text_of(one, two)
+    several = replace(one, cells=one.cells * 2)
+    assert "two rows whose single seeds overlap may differ by their seeds alone" in text_of(several, two)
+    assert "seed was trained" not in text_of(line("a", 0.5), line("b", 0.4))

@@ -19,7 +19,7 @@ from foretaste.data.files import write_text
 from foretaste.data.folders import MANIFEST
 from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import PARTS, TEST, VALIDATION
-from foretaste.errors import ConfigError, nearest
+from foretaste.errors import ConfigError, TrainingError, nearest
 from foretaste.inspection.settings import written
 from foretaste.models import model_class
 from foretaste.options import Cutoffs, Device, Flag, Json, Settings, Threads, Track
@@ -113,14 +113,16 @@ def compare(
         data=fingerprint(log),
     )
     check(grid)
-    with alone(place.folder):
+    with alone(place.folder) as lock:
         place.begin(grid)
-        run(place, folder, workers=workers, threads=threads, device=device, finished=cells)
+        run(place, folder, workers=workers, threads=threads, device=device, finished=cells, lock=lock)
         summary = publish(place, folder)
     cells.close()
     page = out / "report.html"
     look = f"look at {page if page.exists() else out / 'table.md'}; every number is in {out / 'numbers.csv'}"
     show({"folder": str(out), **facts_of(summary)}, f"{markdown(summary)}\n{look}", json)
+    if not any(line.cells for line in summary.lines):
+        raise TrainingError(f"no model has a result; {out / 'table.md'} says why of each")
 
 
 def tune(

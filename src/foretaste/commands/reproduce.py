@@ -89,9 +89,9 @@ def reproduce(
     log = Prepared.open(folder)
     grid = wanted.grid(tuple(range(seeds or wanted.seeds)), fingerprint(log))
     only = [grid.row(part.strip()).name for part in rows.split(",") if part.strip()] or [row.name for row in grid.rows]
-    with alone(place.folder):
+    with alone(place.folder) as lock:
         place.begin(grid)
-        run(place, folder, only=only, workers=workers, threads=threads, device=device, finished=cells)
+        run(place, folder, only=only, workers=workers, threads=threads, device=device, finished=cells, lock=lock)
         summary = publish(place, folder)
     cells.close()
     if ledger is not None:
@@ -202,7 +202,10 @@ def _state(summary: Summary | None, name: str, waiting: str) -> str:
     line = None if summary is None else summary.line(name)
     if line is None or not (line.cells or line.failures):
         return waiting
-    return "done" if line.cells else f"failed ({next(iter(line.failures.values()))})"
+    why = f"failed ({next(iter(line.failures.values()))})" if line.failures else ""
+    if not line.cells or not why:
+        return "done" if line.cells else why
+    return f"{len(line.cells)} of {len(line.cells) + len(line.failures)} seeds, the others {why}"
 
 
 def _waiting(wanted: Table, out: Path) -> str:

@@ -68,6 +68,7 @@ def make(
         "model": row.model,
         "scope": final.trained.model.scope,
         "seed": seed,
+        "units": "users" if "users" in prepared.offers else "sessions",
         "config": final.config.as_dict(),
         "training": {} if counts else final.training.as_dict(),
         "tried": [trial.as_dict() for trial in tried],

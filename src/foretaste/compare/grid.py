@@ -25,6 +25,10 @@ FIXED = ("ask", "choose", "metric", "cutoffs", "also", "data")
 """What cannot change once cells are there: they would not be comparable."""
 
 
+LONGEST = 200
+"""Bytes of a row's name: with what is put behind it, a file system takes 255."""
+
+
 class Row(Config):
     """One line of a table: a model, its settings, and what may be tried."""
 
@@ -43,6 +47,8 @@ class Row(Config):
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
+        if len(self.name.encode()) > LONGEST or self.name in (".", ".."):
+            raise ValueError(f"name = {self.name!r} is a file name too: at most {LONGEST} bytes, and not . or ..")
         if self.tries and self.trials > 1:
             raise ValueError("give `tries` (exactly these) or `trials` (so many of the model's space), not both")
         return self

@@ -43,7 +43,8 @@ def against(
     """
     if not cells.get(reference):
         return {}
-    kept, found = _kept(place, metric, reference, cells), {}
+    draws = draws_for(sum(bool(mine) for name, mine in cells.items() if name != reference), named)
+    kept, found = _kept(place, metric, reference, cells, draws), {}
     for name, mine in cells.items():
         if name == reference or not mine:
             continue
@@ -51,8 +52,8 @@ def against(
             found[name] = kept[name]
         elif name in averaged and reference in averaged:
             (values, clusters), (others, _) = averaged[reference][metric], averaged[name][metric]
-            found[name] = paired(values, others, clusters)
-    pairs = len(found) if named else len(found) * (len(found) + 1) // 2
+            found[name] = paired(values, others, clusters, draws=draws)
+    pairs = _pairs(len(found), named)
     raised = holm([pair.p_randomisation for pair in found.values()], pairs)
     return {name: (pair, p) for (name, pair), p in zip(found.items(), raised, strict=True)}
 
@@ -64,12 +65,15 @@ def keep(
     cells: Mapping[str, Cells],
     found: Mapping[str, Paired],
     ends: Mapping[str, Mapping[str, Ends]],
+    *,
+    named: bool,
 ) -> None:
     """Write pairs.json; `ends` are the intervals of each row, by metric."""
     rows = {name: {"of": mark(cells[name], metric), **asdict(pair)} for name, pair in found.items()}
     sure = {name: {"of": mark(cells[name], metric), **mine} for name, mine in ends.items() if mine}
     of = mark(cells.get(reference, ()), metric)
-    facts = {"metric": metric, "draws": DRAWS, "reference": reference, "of": of, "rows": rows, "intervals": sure}
+    draws = draws_for(sum(bool(mine) for name, mine in cells.items() if name != reference), named)
+    facts = {"metric": metric, "draws": draws, "reference": reference, "of": of, "rows": rows, "intervals": sure}
     write_text(place.folder / "pairs.json", json.dumps(facts, indent=1) + "\n")
 
 
@@ -88,11 +92,21 @@ def kept_ends(place: Place, metric: str, cells: Mapping[str, Cells]) -> dict[str
         }
 
 
-def _kept(place: Place, metric: str, reference: str, cells: Mapping[str, Cells]) -> dict[str, Paired]:
+def draws_for(others: int, named: bool) -> int:
+    """Of the randomisation test of so many rows against one: the least p must stay well below 0.05 when corrected."""
+    pairs = _pairs(others, named)
+    return DRAWS if pairs <= DRAWS // 25 else 100 * pairs
+
+
+def _pairs(others: int, named: bool) -> int:
+    return others if named else others * (others + 1) // 2
+
+
+def _kept(place: Place, metric: str, reference: str, cells: Mapping[str, Cells], draws: int) -> dict[str, Paired]:
     """The paired results that pairs.json still holds of these cells."""
     with _reading(place) as facts:
         about = [facts.get(name) for name in ("metric", "draws", "reference", "of")]
-        if about != [metric, DRAWS, reference, mark(cells[reference], metric)]:
+        if about != [metric, draws, reference, mark(cells[reference], metric)]:
             return {}
         return {name: Paired(**one) for name, one in _same(facts["rows"], metric, cells).items()}
 

@@ -28,7 +28,8 @@ def publish(place: Place, data: Path | None) -> Summary:
         }
         for line in summary.lines
     }
-    keep(place, summary.grid.show[0], summary.reference, cells, found, ends)
+    named = summary.reference == summary.grid.reference
+    keep(place, summary.grid.show[0], summary.reference, cells, found, ends, named=named)
     for name, write in {"table.md": markdown, **SHEETS}.items():
         write_text(place.folder / name, write(summary))
     try:

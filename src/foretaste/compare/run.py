@@ -39,6 +39,8 @@ class How:
     """Trials of a cell."""
     finished: Callable[[dict[str, Any]], None]
     """Is told of each."""
+    lock: int | None
+    """The lock of the folder, which each process holds as long as it lives: a killed run leaves them for a moment."""
 
 
 def run(
@@ -51,8 +53,9 @@ def run(
     device: str = "cpu",
     out: TextIO | None = None,
     finished: Callable[[dict[str, Any]], None] = lambda cell: None,
+    lock: int | None = None,
 ) -> None:
-    """Make every cell that is not there yet; of these rows `only`, where some are named. Who calls is `alone`.
+    """Make every cell that is not there yet; of these rows `only`, where some are named. `lock` is that of `alone`.
 
     A cell that fails leaves a file that says why, the others go on; failed cells are tried again by the next run.
     `workers` processes are at work at a time, with `threads` threads each: one cell each, and where there are more
@@ -66,7 +69,7 @@ def run(
         grid = grid.with_(rows=tuple(grid.row(name) for name in only), reference="")
     first, *others = sorted(grid.seeds)
     choosing = sum(row.trials > 1 or len(row.tries) > 1 for row in grid.rows)
-    how = How(data, threads, device, max(1, workers // choosing) if choosing else 1, finished)
+    how = How(data, threads, device, max(1, workers // choosing) if choosing else 1, finished, lock)
     board = Board(place, grid, out)
     for job in board.all:
         if (there := place.read(*job)) is not None:
@@ -120,7 +123,10 @@ def _one(
     command += [str(how.threads), how.device, str(how.at_once)]
     environment = {**WAITING, **os.environ, "OMP_NUM_THREADS": str(how.threads)}
     with log.open("w") as errors:
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
+        held = () if how.lock is None else (how.lock,)
+        child = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, pass_fds=held
+        )
         children[job] = child
         if stopping.is_set():  # since this cell was begun: whoever ends the others has not seen it
             child.terminate()
@@ -258,7 +264,7 @@ class Board:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[int]:
     """Two runs in one folder would make the same cells, and write in one grid and one journal of a search."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
@@ -266,4 +272,4 @@ def alone(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ConfigError(f"{folder}: another run is at work here; wait for it, or choose another folder") from None
-        yield
+        yield file.fileno()

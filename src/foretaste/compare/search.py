@@ -186,7 +186,7 @@ class _Study:
         """A trial whose point was not tried before; None if none is found."""
         for attempt in range(ALIKE):
             self.study.sampler = self.optuna.samplers.TPESampler(
-                seed=(1000 * self.seed + len(known)) * ALIKE + attempt,
+                seed=((1000 * self.seed + len(known)) * ALIKE + attempt) % 2**32,
                 n_startup_trials=5,
                 multivariate=True,
                 constant_liar=self.several,

@@ -41,17 +41,21 @@ class Figure:
     """Over the seeds."""
     low: float
     high: float
-    """The 95 % interval over users: each user's figure is the mean over the seeds."""
+    """The 95 % interval over users (or sessions): the figure of each is the mean over the seeds."""
     seeds: tuple[float, ...]
     """One value a seed."""
     optimistic: float | None = None
     """The mean, ties counted for the model."""
 
-    def text(self) -> str:
-        """In percent: `25.31 (24.90 to 25.71) [25.02 to 25.60]`; `25.31-25.40 (...` where ties make a difference."""
+    @property
+    def value(self) -> str:
+        """The mean in percent: `25.31`; `25.31-25.40` where ties make a difference."""
         value, best = f"{100 * self.mean:.2f}", f"{100 * (self.optimistic or self.mean):.2f}"
-        value = value if value == best else f"{value}-{best}"
-        text = f"{value} ({100 * self.low:.2f} to {100 * self.high:.2f})"
+        return value if value == best else f"{value}-{best}"
+
+    def text(self) -> str:
+        """In percent: `25.31 (24.90 to 25.71) [25.02 to 25.60]`."""
+        text = f"{self.value} ({100 * self.low:.2f} to {100 * self.high:.2f})"
         if len(self.seeds) == 1:
             return text
         return f"{text} [{100 * min(self.seeds):.2f} to {100 * max(self.seeds):.2f}]"
@@ -94,6 +98,12 @@ class Summary:
     lines: tuple[Line, ...]
     reference: str
     """The row that the others are compared with."""
+
+    @property
+    def units(self) -> str:
+        """What intervals and tests draw: "users", or "sessions" of a log without users."""
+        found = {cell.get("units", "users or sessions") for line in self.lines for cell in line.cells}
+        return found.pop() if len(found) == 1 else "users or sessions"
 
     def line(self, name: str) -> Line:
         """The line of a row."""

@@ -25,8 +25,8 @@ def markdown(summary: Summary) -> str:
     lines += [_asked(summary), "", f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     lines += [_row(line, names, paper) for line in summary.lines if line.cells]
     lines += [f"- {line.name}: {why}" for line in summary.lines for why in sorted(set(line.failures.values()))]
-    below = [f"- {said}" for said in (*_notes(summary), *at_the_end(summary), *order(summary), *machines(summary))]
-    return "\n".join([*lines, *(["", *below] if below else [])]) + "\n"
+    below = [*_seeds(summary), *_notes(summary), *at_the_end(summary), *order(summary), *machines(summary)]
+    return "\n".join([*lines, *[""] * bool(below), *(f"- {said}" for said in below)]) + "\n"
 
 
 def _asked(summary: Summary) -> str:
@@ -38,15 +38,15 @@ def _asked(summary: Summary) -> str:
         text += " Besides: " + "; ".join(f"{name}: {_counted(one)}" for name, one in cell["also"].items()) + "."
     text += (
         " In percent, means over the seeds; two figures, 1.2-1.4, where ties make a difference: counted against the "
-        "model, and for it. In round brackets the 95 % interval over users, each user's figure being the mean over the "
-        "seeds; in square ones the least and the greatest seed."
+        f"model, and for it. In round brackets the 95 % interval over {summary.units}, the figure of each being the "
+        "mean over the seeds; in square ones the least and the greatest seed."
     )
     if grid.reference and summary.reference != grid.reference:
         text += f" The row {grid.reference}, with which the others are to be compared, is not there yet."
     if any(line.against is not None for line in summary.lines):
         text += (
             f" Difference: how far {summary.reference} is above the row in {grid.show[0]}, with the interval of the "
-            "paired bootstrap over users, and p of the randomisation test after Holm"
+            f"paired bootstrap over {summary.units}, and p of the randomisation test after Holm"
             + ("." if summary.reference == grid.reference else ", over all pairs of rows.")
         )
     return text
@@ -74,8 +74,23 @@ def _row(line: Line, names: Sequence[str], paper: bool) -> str:
         "" if memory is None else f"{memory:,.0f} MB",
         "" if answer is None else f"{answer:.1f}",
     ]
-    found = [line.name, *figures, *[line.published] * paper, gap]
+    found = [line.name.replace("|", "\\|"), *figures, *[line.published] * paper, gap]
     return f"| {' | '.join([*found, str(len(line.cells)), passes, chosen, *cost])} |"
+
+
+def _seeds(summary: Summary) -> Iterator[str]:
+    """What intervals and tests do not know."""
+    trained = [line for line in summary.lines if line.cells and line.cells[0].get("history")]
+    if trained and all(len(line.cells) == 1 for line in trained):
+        yield (
+            f"One seed was trained: intervals and tests are over {summary.units} alone, and how much another seed "
+            "would change is not known."
+        )
+    elif trained:
+        yield (
+            f"Tests are over {summary.units}, with the seeds averaged: two rows whose single seeds overlap may differ "
+            "by their seeds alone, whatever p is."
+        )
 
 
 def _notes(summary: Summary) -> Iterator[str]:
@@ -83,10 +98,17 @@ def _notes(summary: Summary) -> Iterator[str]:
     there = [line for line in summary.lines if line.cells]
     said: dict[str, list[str]] = {}
     for line in there:
-        for note in dict.fromkeys(note for cell in line.cells for note in cell["test"]["notes"]):
+        for note in notes_of(line):
             said.setdefault(note, []).append(line.name)
     for note, names in said.items():
         yield note if len(names) == len(there) else f"{', '.join(names)}: {note}"
+
+
+def notes_of(line: Line) -> list[str]:
+    """The notes of a row, each once; of a question asked besides with its name before it."""
+    found = [note for cell in line.cells for note in cell["test"]["notes"]]
+    besides = [f"{name}: {note}" for cell in line.cells for name, one in cell["also"].items() for note in one["notes"]]
+    return list(dict.fromkeys([*found, *besides]))
 
 
 def order(summary: Summary) -> Iterator[str]:

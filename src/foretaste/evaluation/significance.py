@@ -26,8 +26,7 @@ from foretaste.errors import ConfigError, DataError
 Values = NDArray[np.float64]
 RESAMPLES = 1000
 DRAWS = 10_000
-"""Of the randomisation test: p can fall to 0.0001, so that Holm's correction over fifty rows, or over
-all pairs of thirty, still tells rows apart."""
+"""Of the randomisation test, unless said otherwise: p can fall to 0.0001."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,7 @@ def paired(
     *,
     level: float = 0.95,
     resamples: int = RESAMPLES,
+    draws: int = DRAWS,
     seed: int = 0,
 ) -> Paired:
     """Compare two models by one metric, `first` and `second` [n] holding the value of each of the same cases."""
@@ -92,7 +92,7 @@ def paired(
         low=float(low),
         high=float(high),
         p_bootstrap=min(1.0, 2 * (side + 1) / (resamples + 1)),
-        p_randomisation=_randomisation(sums[:, 0], DRAWS, seed),
+        p_randomisation=_randomisation(sums[:, 0], draws, seed),
         p_sign=sign_test(wins, losses),
         wins=wins,
         losses=losses,

@@ -8,9 +8,9 @@ from typing import Any
 from foretaste import words
 from foretaste.compare.budget import at_the_end
 from foretaste.compare.report.table import named, seconds
-from foretaste.compare.report.verdict import LEVEL, Verdict, decide, spread_known
+from foretaste.compare.report.verdict import ALIKE_MILLISECONDS, LEVEL, MUCH, Verdict, decide, spread_known
 from foretaste.compare.summary import Line, Summary
-from foretaste.compare.written import order, p_value
+from foretaste.compare.written import notes_of, order, p_value
 from foretaste.errors import ForetasteError
 from foretaste.pages.drawings import Look
 from foretaste.pages.html import Html, join, listed, tag
@@ -29,7 +29,7 @@ def answer(summary: Summary, names: dict[str, Look]) -> Html:
         return tag(
             "p", "No model has a result, so nothing can be said yet", f": {why}" if why else "", ".", class_="answer"
         )
-    said = [_best(verdict, names), _others(verdict, names), _cheapest(verdict, names)]
+    said = [_best(verdict, summary.units, names), _others(verdict, names), _cheapest(verdict, names)]
     if verdict.elsewhere:
         said.append(join("Made on another machine, so not weighed by cost: ", _names(verdict.elsewhere, names), "."))
     said += _by_others(verdict, summary, names)
@@ -37,10 +37,10 @@ def answer(summary: Summary, names: dict[str, Look]) -> Html:
     return join(tag("p", join(*said, by=" "), class_="answer"), todo)
 
 
-def _best(verdict: Verdict, names: dict[str, Look]) -> Html:
+def _best(verdict: Verdict, units: str, names: dict[str, Look]) -> Html:
     best, metric = verdict.best, verdict.metric
     found = best.figures[metric]
-    span = f" (95 % interval over users {100 * found.low:.2f} to {100 * found.high:.2f})"
+    span = f" (95 % interval over {units} {100 * found.low:.2f} to {100 * found.high:.2f})"
     if len(verdict.ranked) == 1:
         return join(_bold(best, names), f" is the only model with a result: {metric} {100 * found.mean:.2f} %{span}.")
     return join(_bold(best, names), f" is best by {metric}: {100 * found.mean:.2f} %{span}.")
@@ -82,11 +82,14 @@ def _others(verdict: Verdict, names: dict[str, Look]) -> Html | None:
         parts.append(join(_names(verdict.alike, names), f" {cannot}"))
     if verdict.worse:
         most = max(line.p for line in verdict.worse if line.p is not None)
-        who = "all others" if not verdict.alike and not verdict.untested else _names(verdict.worse, names)
+        who = "all others" if not (verdict.alike or verdict.untested or verdict.mixed) else _names(verdict.worse, names)
         if len(verdict.worse) == 1 and not verdict.alike:
             who = _names(verdict.worse, names)
         be = "is" if len(verdict.worse) == 1 else "are"
         parts.append(join(who, f" {be} worse (paired test, p {p_value(most)} at most after Holm)"))
+    if verdict.mixed:
+        be = "lies" if len(verdict.mixed) == 1 else "lie"
+        parts.append(join(_names(verdict.mixed, names), f" {be} below it by the test, but single seeds overlap"))
     if verdict.untested:
         parts.append(join(_names(verdict.untested, names), " could not be tested: what each case gave is not there"))
     text = join(*parts, by="; ")
@@ -108,11 +111,15 @@ def _cheapest(verdict: Verdict, names: dict[str, Look]) -> Html | None:
             "The cheapest good model is ", _bold(cheap, names), f": {_loss(verdict, cheap)}{_costs(cheap, best)}."
         )
     if quick is best:
-        return join("It is the quickest good one to answer; the cheapest good one to train is ", _bold(cheap, names),
-                    f": {_loss(verdict, cheap)}{_costs(cheap, best)}.")  # fmt: skip
-    which = "it is" if cheap is best else join(_bold(cheap, names), " is")
-    return join("Of the good models ", which, f" the cheapest to train ({seconds(cheap.cost('training'))}), and ",
-                _bold(quick, names), f" the quickest to answer ({_ms(quick)}; {_loss(verdict, quick)}).")  # fmt: skip
+        return join("No good one answers in much less time than it; the cheapest good one to train is ",
+                    _bold(cheap, names), f": {_loss(verdict, cheap)}{_costs(cheap, best)}.")  # fmt: skip
+    trained = seconds(cheap.cost("training"))
+    if cheap is best:
+        first = Html(f"No good one trains in much less time ({trained})")
+    else:
+        first = join("Of the good models ", _bold(cheap, names), f" is the cheapest to train ({trained})")
+    return join(first, "; ", _bold(quick, names), f" is the quickest good one to answer ({_ms(quick)}; ",
+                f"{_loss(verdict, quick)}).")  # fmt: skip
 
 
 def _advice(verdict: Verdict, names: dict[str, Look]) -> Html:
@@ -130,8 +137,10 @@ def _advice(verdict: Verdict, names: dict[str, Look]) -> Html:
             "Use ", _bold(best, names), ". It lies in ", tag("code", f"models/{best.name}"), ", ready to answer."
         )
     if verdict.tested and any(line is cheap for line in verdict.alike):
+        slower = (cheap.cost("median") or 0.0) > max(MUCH * (best.cost("median") or 0.0), ALIKE_MILLISECONDS)
+        less = f"it costs less to train, but {_ms(cheap)} an answer against {_ms(best)}" if slower else "it costs less"
         return join("Use ", _bold(cheap, names), ": this log cannot tell it from ", named(best.name, names),
-                    ", and it costs less. It lies in ", tag("code", f"models/{cheap.name}"), ".")  # fmt: skip
+                    f", and {less}. It lies in ", tag("code", f"models/{cheap.name}"), ".")  # fmt: skip
     return join("Use ", _bold(best, names), " where accuracy is all that counts; ", _bold(cheap, names),
                 " where the last ", f"{100 * _gap(verdict, cheap):.2f} points are not worth the cost. Both lie in ",
                 tag("code", "models/"), ".")  # fmt: skip
@@ -177,7 +186,7 @@ def asked(summary: Summary, manifest: Mapping[str, Any] | None) -> Html:
     terms: list[tuple[str, Any]] = []
     if cells:
         test = cells[0]["test"]
-        terms += list(_questions(grid.ask, test, grid.also))
+        terms += list(_questions(grid.ask, test, grid.also, manifest or {}))
         terms.append(
             ("seeds", f"{len(grid.seeds)} ({', '.join(map(str, grid.seeds))})" if len(grid.seeds) > 1 else "one")
         )
@@ -193,7 +202,9 @@ def asked(summary: Summary, manifest: Mapping[str, Any] | None) -> Html:
     return tag("dl", *(join(tag("dt", term), tag("dd", what)) for term, what in terms))
 
 
-def _questions(ask: str, test: Mapping[str, Any], also: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+def _questions(
+    ask: str, test: Mapping[str, Any], also: Mapping[str, str], manifest: Mapping[str, Any]
+) -> Iterator[tuple[str, Any]]:
     fate = "count as misses" if test["cold_are"] == "miss" else "were left out"
     seen = "items of the history are no candidates" if test["mask_seen"] else "items of the history are candidates too"
     try:
@@ -204,9 +215,10 @@ def _questions(ask: str, test: Mapping[str, Any], also: Mapping[str, str]) -> It
         f" with {test['targets']:,} targets" if test["targets"] != test["cases"] else "")  # fmt: skip
     if also:
         yield "asked besides", "; ".join(f"{name}: {one}" for name, one in also.items())
-    yield "candidates", f"all {test['n_items']:,} items that training knows; {seen}"
-    yield "cold targets", f"{100 * test['cold']:.2f} % of the targets are unknown to training and {fate}"
-    yield "repeats", f"{100 * test['repeats']:.2f} % of the targets are in the user's history"
+    known = "of the log, known to training or not" if manifest.get("candidates") == "all" else "that training knows"
+    yield "candidates", f"all {test['n_items']:,} items {known}; {seen}"
+    yield "cold targets", f"{100 * test['cold']:.2f} % of the targets are no candidates and {fate}"
+    yield "repeats", f"{100 * test['repeats']:.2f} % of the targets are in the history"
     yield "ties", "count against a model"
     yield "the asking leaks", test["leaks"] or "nothing is known"
 
@@ -217,13 +229,18 @@ def cautions(summary: Summary) -> list[Any]:
     out: list[Any] = []
     if lines and not spread_known(lines):
         out.append(
-            "One seed was trained, so nothing is known of how much another seed would change: intervals are over users "
-            "alone, and no spread is claimed. Run again with --seeds 3."
+            f"One seed was trained, so nothing is known of how much another seed would change: intervals and tests are "
+            f"over {summary.units} alone, and no spread is claimed. Run again with --seeds 3."
         )
     elif lines:
         out.append(
-            "Intervals are over users, each user's figure being the mean over the seeds; how far single seeds lie "
-            "apart stands beside them."
+            f"Intervals and tests are over {summary.units}, the figure of each being the mean over the seeds; how far "
+            "single seeds lie apart stands beside them. Rows whose seeds overlap may differ by their seeds alone."
+        )
+    if len(lines) > 1:
+        out.append(
+            "Good models are those within 2 % of the best, and those inside its interval that the test does not tell "
+            "apart from it."
         )
     failed = [line for line in summary.lines if line.failures]
     if failed:
@@ -235,6 +252,9 @@ def cautions(summary: Summary) -> list[Any]:
         out.append(f"Fewer seeds than others: {', '.join(fewer)}.")
     out += list(at_the_end(summary))
     tests = [(line.name, cell["test"]) for line in lines for cell in line.cells]
+    tests += [
+        (f"{line.name} ({name})", one) for line in lines for cell in line.cells for name, one in cell["also"].items()
+    ]
     tied = {name: test["ties"] for name, test in tests if test["ties"] > TIES}
     if tied:
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in tied.items())
@@ -243,5 +263,5 @@ def cautions(summary: Summary) -> list[Any]:
     if later > 0:
         share = "Less than 0.01" if later < 1e-4 else f"{100 * later:.2f}"
         out.append(f"{share} % of the training events are later than the first question.")
-    out += list(dict.fromkeys(note for _, test in tests for note in test["notes"]))
+    out += list(dict.fromkeys(note for line in lines for note in notes_of(line)))
     return out + list(order(summary))

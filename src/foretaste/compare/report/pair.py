@@ -56,8 +56,8 @@ def beside_the_best_other(gallery: Gallery, summary: Summary, names: dict[str, L
     axes.tick_params(axis="x", color=SOFT)
     yield gallery.show(
         "beside the best other", figure, f"{first.name} beside {second.name}, the best row of another model.",
-        f"Above each pair: how much more {first.name} reaches, in percent of {second.name}. Strokes: 95 % intervals "
-        "over users.",
+        f"Above each pair: how much more {first.name} reaches, in percent of {second.name}. Strokes: 95 % "
+        "intervals.",
     )  # fmt: skip
 
 

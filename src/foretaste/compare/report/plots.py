@@ -55,7 +55,7 @@ def intervals(
         spread = "; the small strokes are single seeds" if any(len(line.cells) > 1 for line in there) else ""
         yield gallery.show(
             f"accuracy {metric}", figure, f"{metric}.",
-            f"Mean and 95 % interval over users{spread}. The grey band is the interval of the best.",
+            f"Mean and 95 % interval{spread}. The grey band is the interval of the best.",
         )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ class Sweep:
 def tried(gallery: Gallery, lines: Sequence[Line], names: dict[str, Look], metric: str) -> Iterator[Html]:
     """One drawing a row: what each setting was and what came of it; each trial stands in every field."""
     for line in lines:
-        trials = trials_of(line)
+        trials = [trial for trial in trials_of(line) if trial["score"] is not None]
         varied = _varied(trials)
         if not varied:
             continue
@@ -43,7 +43,7 @@ def tried(gallery: Gallery, lines: Sequence[Line], names: dict[str, Look], metri
         look = names[line.name]
         chosen = line.cells[0]["chosen"]
         for axes, setting in zip(fields, varied, strict=False):
-            of = [trial for trial in trials if setting in trial["change"] and trial["score"] is not None]
+            of = [trial for trial in trials if setting in trial["change"]]
             values = [trial["change"][setting] for trial in of]
             x = _scale(axes, values)
             for place, trial in zip(x, of, strict=True):
@@ -135,7 +135,7 @@ def sweep_drawings(
             axes.minorticks_off()
             yield gallery.show(
                 f"sweep {sweep.model} {sweep.setting} {metric}", figure, f"{sweep.model}: {metric} by {sweep.setting}.",
-                "Bars: 95 % intervals over users.",
+                "Bars: 95 % intervals.",
             )  # fmt: skip
 
 

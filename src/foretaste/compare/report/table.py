@@ -82,7 +82,7 @@ def results(summary: Summary, names: dict[str, Look]) -> Html:
             why = "; ".join(dict.fromkeys(line.failures.values())) or "not finished yet"
             rows.append((_named(line, names, False), [Cell(f"No result: {why}")]))
     hint = tag("span", " Press a heading to sort by it.", class_="sorting")
-    said = "Metrics in percent, below them 95 % intervals over users. What each column means stands below the table."
+    said = "Metrics in percent, below them 95 % intervals. What each column means stands below the table."
     caption = tag("span", said, hint, class_="hint")
     return join(sortable(caption, columns, rows, "Results of every model"), glossary(columns))
 
@@ -104,9 +104,9 @@ def _columns(summary: Summary, metrics: Sequence[str]) -> list[Column]:
         *(Column(metric, _measured(metric)) for metric in metrics),
         Column("difference", f"How far {summary.reference} is above this row, in points of {summary.grid.show[0]}",
                falling=False),
-        Column("p", "Paired randomisation test over users, after Holm's correction"
+        Column("p", f"Paired randomisation test over {summary.units}, after Holm's correction"
                + ("" if summary.reference == summary.grid.reference else " over all pairs of rows"), falling=False),
-        Column("ahead", f"Users for whom this row is better than {summary.reference}"),
+        Column("ahead", f"{summary.units.capitalize()} for which this row is better than {summary.reference}"),
         *([Column("paper", "What the paper prints", number=False)] if _published(summary) else []),
         Column("training", "Training with the chosen settings, once", falling=False),
         Column("tuning", "All that was tried, by the first seed", falling=False),
@@ -123,7 +123,7 @@ def _columns(summary: Summary, metrics: Sequence[str]) -> list[Column]:
 def _measured(metric: str) -> str:
     """What a metric counts, and how it is told: `recall@20`, `mrr`, `NAME: recall@20`."""
     what = MEASURES.get(metric.rpartition(": ")[2].partition("@")[0])
-    told = "In percent, mean over the seeds; below it the 95 % interval over users"
+    told = "In percent, mean over the seeds; below it the 95 % interval"
     return told if what is None else f"{what}. {told}"
 
 
@@ -157,7 +157,7 @@ def _cells(line: Line, summary: Summary, metrics: Sequence[str]) -> list[Cell]:
         below = [f"{100 * figure.low:.2f} to {100 * figure.high:.2f}"]
         if several:
             below.append(f"seeds {100 * min(figure.seeds):.2f} to {100 * max(figure.seeds):.2f}")
-        cells.append(Cell(f"{100 * figure.mean:.2f}", join(*below, by=BREAK), figure.mean))
+        cells.append(Cell(figure.value, join(*below, by=BREAK), figure.mean))
     pair = line.against
     if pair is None:
         same = line.name == summary.reference

@@ -1,9 +1,10 @@
 """The decision that a comparison allows: the best model, those that cannot be told from it, the cheapest good one.
 
-Good is what lies inside the 95 % interval of the best, or within 2 % of it: most would not notice the difference. Of
-the good ones, the cheapest is the one that trains in the least time; times within a factor of two are alike, and so are
-those below a second. No candidate is what cannot be asked one event at a time (`causal = False`), for it cannot serve,
-nor what was made on another machine than the best, for its costs do not compare with those of the others.
+Good is what lies within 2 % of the best (most would not notice the difference), or inside its 95 % interval and is not
+told apart from it. Of the good ones, the cheapest is the one that trains in the least time; times within a factor of
+two are alike, and so are those below a second. No candidate is what cannot be asked one event at a time
+(`causal = False`), for it cannot serve, nor what was made on another machine than the best, for its costs do not
+compare with the others'.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Verdict:
     """Cannot be told from the reference."""
     worse: tuple[Line, ...]
     """Told apart from the reference, and below it."""
+    mixed: tuple[Line, ...]
+    """Below it by the test, which knows the seeds that were trained and no others; but single seeds overlap."""
     untested: tuple[Line, ...]
     """Without cases, so without a test."""
     good: tuple[Line, ...]
@@ -66,22 +69,33 @@ def decide(summary: Summary) -> Verdict | None:
     others = [line for line in ranked if line.name != summary.reference]
     tested = [line for line in others if line.p is not None and line.against is not None]
     apart = [line for line in tested if line.p is not None and line.p < LEVEL]
-    top = ranked[0].figures[metric]
-    near = min(top.low, NEAR * top.mean)
-    good = [line for line in ranked if line.figures[metric].mean >= near and line.cost("median") is not None]
+    below = [line for line in apart if line.against is not None and line.against.difference > 0]
+    mixed = [line for line in below if _overlap(summary.line(summary.reference), line, metric)]
+    good = [line for line in ranked if line.cost("median") is not None and _good(line, ranked[0], metric, apart)]
     here = [line for line in good if line.machines == ranked[0].machines]
     return Verdict(
         metric=metric,
         ranked=ranked,
         reference=summary.reference,
         alike=tuple(line for line in tested if line not in apart),
-        worse=tuple(line for line in apart if line.against is not None and line.against.difference > 0),
+        worse=tuple(line for line in below if line not in mixed),
+        mixed=tuple(mixed),
         untested=tuple(line for line in others if line not in tested),
         good=tuple(good),
         elsewhere=tuple(line for line in good if line not in here),
         cheapest=_least(here, metric, "training", ALIKE_SECONDS),
         quickest=_least(here, metric, "median", ALIKE_MILLISECONDS),
     )
+
+
+def _good(line: Line, best: Line, metric: str, apart: Sequence[Line]) -> bool:
+    top, mean = best.figures[metric], line.figures[metric].mean
+    return mean >= NEAR * top.mean or (mean >= top.low and line not in apart)
+
+
+def _overlap(above: Line, below: Line, metric: str) -> bool:
+    """Whether a seed of the lower row is as good as one of the higher."""
+    return max(below.figures[metric].seeds) >= min(above.figures[metric].seeds)
 
 
 def spread_known(lines: Sequence[Line]) -> bool:
