@@ -127,6 +127,16 @@ def test_the_rate_falls_as_the_schedule_says() -> None:
     assert rates[-1] < 0.003
 
 
+@pytest.mark.parametrize(("accumulator", "wanted"), [(0.0, 1.0), (0.1, 0.01 / (0.1 + 1e-4) ** 0.5)])
+def test_adagrads_first_step_is_as_long_as_its_sums_let_it(accumulator: float, wanted: float) -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    optimizer = optimizer_of(model, TrainConfig(optimizer="adagrad", learning_rate=1.0, accumulator=accumulator))  # type: ignore[arg-type]
+    before = model.weight.detach().clone()
+    model.weight.grad = torch.full_like(model.weight, 0.01)
+    optimizer.step()
+    assert (before - model.weight).item() == pytest.approx(wanted, rel=1e-5)
+
+
 def test_adam_takes_the_beta2_that_is_asked() -> None:
     """By hand, two steps: the first is as long as the rate; the second, on a hundredth of the gradient, is the shorter
     the longer squares are remembered."""

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from foretaste.errors import ConfigError
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.training import losses
-from foretaste.training.losses import LOSSES, loss_of
+from foretaste.training.losses import LOSSES, loss_of, sampled_softmax
 from foretaste.training.negatives import Negatives
 from foretaste.training.softmax import score_cross_entropy
 
@@ -176,6 +176,25 @@ def pool(items: Tensor, n: int) -> Negatives:
     """Every item counted on once."""
     zero = torch.zeros(items.shape, dtype=torch.float64)
     return Negatives(items, torch.ones(n, items.shape[-1], dtype=torch.bool), zero, torch.zeros(n, dtype=torch.float64))
+
+
+def test_sampled_softmax_learns_the_law_however_often_an_item_is_drawn() -> None:
+    law = torch.full((202,), 0.2 / 200, dtype=torch.float64)  # what truly follows: two items nearly always
+    law[0], law[1] = 0.42, 0.38
+    count, draws = 1000, 60
+    chance = torch.full_like(law, (1 - 10.05 / count) / 200)
+    chance[0], chance[1] = 0.05 / count, 10 / count  # one is drawn once in twenty pools, the other ten times in each
+    log_q, own = (count * chance).log(), torch.arange(202)
+    scores = law.log().requires_grad_()
+    random, loss = torch.Generator().manual_seed(1), torch.zeros(())
+    for _ in range(draws):
+        drawn = torch.multinomial(chance, count, replacement=True, generator=random)  # [M]
+        rows = sampled_softmax(
+            scores, scores[drawn].expand(202, count), drawn != own[:, None], log_q[drawn].expand(202, count), log_q
+        )
+        loss = loss + law @ rows / draws
+    (pull,) = torch.autograd.grad(loss, scores)
+    assert pull.abs().max() < 0.03  # at the law itself nothing pulls; were Q not held to 1, by 0.18
 
 
 @pytest.mark.parametrize("kind", [Vector, Reader])

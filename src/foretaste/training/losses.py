@@ -33,13 +33,16 @@ from foretaste.training.softmax import catalogue_cross_entropy, score_cross_entr
 def sampled_softmax(
     positive: Tensor, negative: Tensor, real: Tensor, log_q: Tensor | None = None, log_q_target: Tensor | None = None
 ) -> Tensor:
-    """-log( e^{t} / (e^{t} + sum_j e^{n_j}) ), where t = s+ - log Q(target) and n_j = s_j - log Q(j).
+    """-log( e^{t} / (e^{t} + sum_j e^{n_j}) ), where t = s+ - log min(Q(target), 1) and n_j = s_j - log Q(j).
 
     Q is the expected number of times an item is sampled (the logQ correction): Jean et al., ACL 2015; Yi et al., RecSys
-    2019, who correct both sides as TensorFlow does. With `log_q` alone the sum estimates the rest of the partition
-    function and the target stands for itself. With every other item once, both are the full softmax.
+    2019, who correct both sides as TensorFlow does. There items are drawn without putting back, so Q is at most 1. Here
+    one may be drawn many times, and the target's hits are left out of the sum: it stands for itself once, however often
+    it is expected, or a popular target would weigh less in its own sum than it scores, and be pushed up for ever. With
+    `log_q` alone the sum estimates the rest of the partition function and the target stands for itself, which holds
+    where many draws hit each likely item. With every other item once, both are the full softmax.
     """
-    t = positive if log_q_target is None else positive - log_q_target  # [N]
+    t = positive if log_q_target is None else positive - log_q_target.clamp(max=0)  # [N]
     n = negative if log_q is None else negative - log_q  # [N, M]
     return -logsigmoid(t - _log_sum(n, real))
 

@@ -50,6 +50,9 @@ class TrainConfig(Config):
     """Items that the user has touched so far are no negatives."""
     optimizer: Literal["adam", "adagrad", "sgd"] = "adam"
     """The optimiser."""
+    accumulator: float = Field(0.0, ge=0)
+    """What Adagrad's sums of squared gradients begin with: 0 in PyTorch, where the first step is as long for a small
+    gradient as for a large one; 0.1 in TensorFlow."""
     beta2: float = Field(0.999, gt=0, lt=1)
     """Decay of Adam's mean of squared gradients. Where the first gradients are far larger than the later ones, less."""
     learning_rate: float = Field(1e-3, gt=0)
@@ -61,7 +64,8 @@ class TrainConfig(Config):
     weight_decay: float = Field(0.0, ge=0)
     """L2 penalty, decoupled in Adam."""
     l2: float = Field(0.0, ge=0)
-    """L2 penalty on the users' and items' own weights that a step touches, a target; see `squares` in the contract."""
+    """L2 penalty on the own weights of the users a step asks for and of the items it scores, a target; see `squares` in
+    the contract."""
     clip: float = Field(0.0, ge=0)
     """Largest norm of the gradient; 0 leaves it alone."""
     average: float = Field(0.0, ge=0, lt=1)
@@ -144,7 +148,9 @@ def optimizer_of(model: SequenceModel, config: TrainConfig) -> torch.optim.Optim
     if config.optimizer == "adam":
         return torch.optim.AdamW(parameters, rate, (0.9, config.beta2), weight_decay=config.weight_decay, fused=True)
     if config.optimizer == "adagrad":
-        return torch.optim.Adagrad(parameters, rate, weight_decay=config.weight_decay)
+        return torch.optim.Adagrad(
+            parameters, rate, weight_decay=config.weight_decay, initial_accumulator_value=config.accumulator
+        )
     return torch.optim.SGD(parameters, rate, weight_decay=config.weight_decay)
 
 

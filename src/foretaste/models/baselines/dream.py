@@ -16,8 +16,8 @@ Left open by the paper, and what was chosen:
   gradient reaches each of them, and only ids need to outlive new weights. Padding is in no basket: neither does its 0
   stand against negative numbers in the maximum, nor does it count in the mean, as in some public ports.
 - h_0 = 0, and all items tie; no biases. `cell="tanh"`, `"gru"`, `"lstm"` are what ports offer beside the paper's.
-- BPR with one uniform negative a target; Adam for the paper's plain SGD; its L2 on items by `squares`. Items from
-  N(0, 0.1^2), the cell within 1 / sqrt(D).
+- BPR with one uniform negative a target (for targets = "session" set `exclude_touched`, see fpmc.py); Adam for the
+  paper's plain SGD; its L2 on items by `squares`. Items from N(0, 0.1^2), the cell within 1 / sqrt(D).
 
 sigma(a) = (1 + tanh(a / 2)) / 2, so the sigmoid network is one of tanh in g = 2 h - 1, with X / 2, R / 4 and a bias
 R 1 / 4: it runs as fast as PyTorch's own. The LSTM's cells are wanted after every basket, so it goes step by step.

@@ -21,7 +21,8 @@ Left open by the paper, and what was chosen:
 - S-BPR draws j among the items outside the next basket. For targets = "event" the recipe does just that; what the user
   has touched before may come again and is a fair negative (`exclude_touched=False`). For targets = "session" set it to
   True, or an item of the basket may be set against another of the same basket.
-- The optimiser, the L2 penalty (here on all three vectors of an item) and the initial weights are those of bpr_mf.py.
+- The optimiser, the L2 penalty and the initial weights are those of bpr_mf.py. The penalty falls on all three vectors
+  of the items that a step scores, F too; the paper's pulls F of the items that it reads.
 
 State: the user's number and the basket's ids: 16 bytes with "event", 520 with "session". One event: O(|B| D).
 

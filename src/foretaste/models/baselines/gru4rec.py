@@ -18,8 +18,9 @@ Left open or contradicted by the papers, and what was chosen:
   it is the state's.
 - Tan et al.'s embedding dropout deletes whole clicks of the input, others in each pass. Here, as in Hidasi's code,
   `embedding_dropout` drops entries of a click's vector.
-- Left out: the final activation (tanh, ELU). It is monotone, so no list depends on it, and a score is an inner product
-  without it; momentum, which no other optimiser here has.
+- Left out: the final activation (tanh, ELU), so that a score is an inner product. It is monotone, so it changes no list
+  of given weights; the losses read scores without a bound instead, and train other ones. Momentum, which no other
+  optimiser here has. Adagrad's root holds 1e-6, as theirs does (`accumulator`).
 - The cells are PyTorch's (r multiplies U h + b, as in the authors' PyTorch code). `cell="lstm"` is the "RNN" of ASARS.
   `init="uniform"` is within 1 / sqrt(H); "authors" within sqrt(6 / (rows + columns)) of each matrix, biases 0.
 - Sessions come in random order, not by time; a target that another row of the step shares is never its negative.

@@ -18,7 +18,7 @@ Left open by the paper, or read in two ways, and what was chosen:
 - The loss: one target against M = 25 drawn items, -log sigma(s+) - sum_j log sigma(-s_j), the paper's negative
   sampling. It draws by the unigram law; then what is learned is how much more often than usual an item follows (as in
   word2vec), and popularity falls out of the ranking. Where that hurts, set sampler = "uniform".
-- The optimiser: Adam. The penalty (`l2`) is the paper's, on the vectors that a step touches.
+- The optimiser: Adam. The penalty (`l2`) is the paper's, on the vectors of the users and items that a step scores.
 
 State: the user's number and the basket's ids: 16 bytes with "event", 520 with "session". One event: O(|B| D).
 

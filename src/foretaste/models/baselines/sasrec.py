@@ -33,6 +33,7 @@ Left open or contradicted by the papers, and what was chosen:
 - Dropout: on the embedded events and on what each sublayer adds, as the paper says; its code on attention weights in
   place of what attention adds, and inside the feed-forward net; eSASRec's on attention weights too.
 - The maps to Q, K, V and LiGR's after the heads have no bias; in the three codes they have one.
+- One table of items, read and scored, as in SASRec's paper; gSASRec's code scores with a second one unless told not to.
 - Initial weights: N(0, 0.02^2) for embeddings, Xavier for maps, 0 for biases.
 - Adam's beta2 is 0.98, as in the paper. It matters: with many negatives a binary loss has first gradients a thousand
   times its later ones; at the usual 0.999 they are remembered, and steps kept small, for ten thousand steps.

@@ -20,8 +20,8 @@ Left open or simplified, and what was chosen:
 - With no closed session z = 0, and p = tanh(b_p); with no open one s = 0. So a first answer is the gate's share of p.
 - A user never seen has the mean of all users (see bpr_mf.py).
 - Training: sampled softmax with logQ correction, one pool a step. The authors take 20,000 of 10^8 items by a
-  log-uniform law over ids sorted by frequency, which is popularity; here 1,000 by popularity (at most, for a small
-  catalogue it is as good as exact). Adagrad, 0.1, norm at most 5. Tables uniform within 0.1, dense weights orthogonal,
+  log-uniform law over ids sorted by frequency, which is popularity; here 1,000 by popularity. Adagrad, 0.1, with sums
+  that begin at 0.1 as TensorFlow's do; norm at most 5. Tables uniform within 0.1, dense weights orthogonal,
   the forget gate's bias 1.
 
 To be checked against: DMAN's Table 3 (MovieLens-1M, leave one out, % HR@10 / HR@50 / NDCG@100: 23.42 / 51.26 / 20.44).
@@ -78,8 +78,8 @@ class SDM(SequenceModel):
     needs = frozenset({"users", "sessions"})
     recipe: ClassVar = {
         "loss": "sampled_softmax", "negatives": 1000, "shared_negatives": True, "sampler": "popularity",
-        "sampler_power": 1.0, "exclude_touched": False, "optimizer": "adagrad", "learning_rate": 0.1, "clip": 5.0,
-        "batch": 256, "epochs": 30,
+        "sampler_power": 1.0, "exclude_touched": False, "optimizer": "adagrad", "learning_rate": 0.1,
+        "accumulator": 0.1, "clip": 5.0, "batch": 256, "epochs": 30,
     }  # fmt: skip
     space: ClassVar[Space] = {
         "learning_rate": Between(1e-2, 0.3), "embedding_size": OneOf(64, 128), "dropout": OneOf(0.1, 0.2, 0.4),

@@ -1,6 +1,6 @@
 """An index of past sessions: which ones hold an item, the latest first, and which items a session holds.
 
-Kamphuis, Ariannezhad, Schelter, de Rijke et al., "Serenade - Low-Latency Session-Based Recommendation in e-Commerce at
+Kersbergen, Sprangers, Schelter, "Serenade - Low-Latency Session-Based Recommendation in e-Commerce at
 Scale", SIGMOD 2022 (VMIS-kNN). Neighbours are looked for among the m latest sessions that share an item with the open
 one. Sessions are numbered by their age, 0 the latest, and the list of an item holds no more than its m latest. Nothing
 is lost by that: among the m latest of a union, a session stands among the m latest of each list that it is on. So the
