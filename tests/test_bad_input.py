@@ -426,8 +426,15 @@ def test_what_a_recommender_may_be_asked(made: Path) -> None:
         (("prepare", "good.csv", "--out", "x", *COLUMNS, "--split", "global-time:day=1"), "did you mean 'days'"),
         (("prepare", "good.csv", "--out", "x", *COLUMNS, "--split", "last-session"), "needs users"),
         (("prepare", "good.csv", "--out", "x", *COLUMNS, "--split", "given"), "needs split"),
-        (("prepare", "good.csv", "--out", "x", *COLUMNS, "--gap", "soon"), "gap = 'soon'"),
-        (("prepare", "good.csv", "--out", "x", *COLUMNS, "--gap", "30"), "30 of what? Say 30s, 30m or 30h"),
+        (("prepare", "good.csv", "--out", "x", *COLUMNS, "--gap", "soon"), "--gap soon: expected a length of time"),
+        (
+            ("prepare", "good.csv", "--out", "x", *COLUMNS, "--gap", "30"),
+            "--gap 30: 30 of what? Say 30s, 30m, 30h or 30d",
+        ),
+        (
+            ("prepare", "good.csv", "--out", "x", "--user", "item", "--item", "item", "--time", "time"),
+            "named as the item and as the user",
+        ),
         (("prepare", "good.csv", "--out", "x", *COLUMNS, "--gap", "30m", "--per-day"), "one of the three"),
         (("prepare", "good.csv", "--out", "x", *COLUMNS, "--item-support", "1000"), "nothing is left"),
         (("prepare", "good.csv", "--out", "x", *COLUMNS, "--user-events", "3"), "needs users"),

@@ -57,6 +57,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     "did you mean 'narm'? Known: narm, pop"
     """
     known = list(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'? " if close else ""
+    plain = {one.lower(): one for one in reversed(known)}
+    close = difflib.get_close_matches(word.lower(), plain, n=1, cutoff=0.5)
+    hint = f"did you mean '{plain[close[0]]}'? " if close else ""
     return f"{hint}Known: {', '.join(known)}"

@@ -135,8 +135,8 @@ class Steps:
 
     def read(self, columns: Columns, source: str, **options: Any) -> EventLog:
         """The log of one source after these steps."""
-        if self.gap is not None and self.gap.strip().isdecimal():
-            raise ConfigError(f"gap = {self.gap}: {self.gap} of what? Say {self.gap}s, {self.gap}m or {self.gap}h")
+        if self.gap is not None:
+            words.with_unit("--gap", self.gap)
         log = columns.read(source, duplicates=self.duplicates, repeats=self.repeats, **options)
         if self.gap is not None or self.per_day:
             log = log.sessions(gap=self.gap, per="day" if self.per_day else None)

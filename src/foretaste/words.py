@@ -78,6 +78,20 @@ def _split(word: str) -> Split | None:
     return None if name == "none" and not options else split_of({"kind": name, **options})
 
 
+def with_unit(name: str, length: str) -> float:
+    """Seconds of a length of time that a person wrote, who must say its unit: 60 may be meant as seconds or as days."""
+    from foretaste.data.sessions import milliseconds
+
+    word = length.strip()
+    try:
+        found = milliseconds(length) / 1000
+    except ConfigError:
+        raise ConfigError(f"{name} {length}: expected a length of time such as 90s, 30m, 12h or 90d") from None
+    if word.replace(".", "", 1).isdecimal():
+        raise ConfigError(f"{name} {word}: {word} of what? Say {word}s, {word}m, {word}h or {word}d")
+    return found
+
+
 def use_threads(count: int) -> None:
     """So many threads for torch."""
     import torch

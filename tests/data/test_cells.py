@@ -26,6 +26,19 @@ def test_ids_of_a_csv_are_integers_only_if_every_one_is_a_plain_whole_number(tmp
     assert ids("7", "NA", "8") == [7, 8]
 
 
+def test_ids_of_a_csv_that_pandas_wrote_from_a_column_with_holes_are_its_numbers(tmp_path: Path) -> None:
+    def ids(*values: str) -> list[Any]:
+        return items(read(write(tmp_path / "ids.csv", [(1, value, T) for value in values])))
+
+    assert ids("10016.0", "", "17.0", "10016.0") == [10016, 17, 10016]
+    assert ids("-3.0", "nan", "0.0") == [-3, 0]
+    assert ids("7", "7.0") == ["7", "7.0"]  # whoever writes both means two
+    assert ids("7.0", "7.5") == ["7.0", "7.5"]
+    assert ids("1.0", "1.0.1") == ["1.0", "1.0.1"]
+    assert ids("07.0", "1.0") == ["07.0", "1.0"]
+    assert ids("7.00", "1.0") == ["7.00", "1.0"]
+
+
 def test_ids_of_a_table_keep_their_type() -> None:
     def ids(values: Any) -> list[Any]:
         return items(read({"user": np.ones(len(values)), "item": values, "time": np.arange(len(values))}))

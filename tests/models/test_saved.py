@@ -187,3 +187,13 @@ def test_times_that_are_none_are_refused(trained: Trained, times: list[object]) 
         trained.recommend(["tea", "milk"], times=times)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="history 1 has 1 events and 0 times"):
         trained.recommend_batch([["tea"], ["milk"]], times=[[1]])
+
+
+def test_a_model_of_sessions_is_given_the_last_one(trained: Trained) -> None:
+    history, sessions = ["milk", "?", "tea", "unknown", "rum", "5"], [1, 1, 2, 3, 3, 3]
+    found = trained.recommend(history, 3, sessions=sessions)
+    assert found.ids == trained.recommend(["rum", "5"], 3).ids
+    assert found.skipped == ["?", "unknown"]
+    assert [item for item, _ in trained.explain(history, sessions=sessions)["attention"]] == ["rum", "5"]
+    assert trained.recommend(["milk", "tea"], 3, sessions=["a", "a"]) == trained.recommend(["milk", "tea"], 3)
+    assert trained.recommend(["milk", "unknown"], 3, sessions=["a", "b"]).ids == trained.recommend([], 3).ids

@@ -374,6 +374,14 @@ def test_the_description_covers_every_address(client: TestClient) -> None:
     assert named <= set(schemas)
 
 
+def test_a_history_has_times_or_none(client: TestClient) -> None:
+    mixed = {"history": ["tea", {"item": "milk", "time": NOW}]}
+    assert_problem(client.post("/recommendations", json=mixed), 422, "some of its events have a time, some have none")
+    assert_problem(client.post("/events", json=event(recommend=True)), 422, "recommend: expected an object")
+    items = [{"item": "tea", "time": NOW}, {"item": "milk", "time": NOW + 1}]
+    assert client.post("/recommendations", json={"history": items}).status_code == 200
+
+
 def test_ids_with_line_ends_are_ids_of_their_own(client: TestClient) -> None:
     for place, user in enumerate(("ann", "ann\n", "\nann", "two\nlines", "a/b\n")):
         client.post("/events", json=event(IDS[place], user)).raise_for_status()

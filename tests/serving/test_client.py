@@ -10,9 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from foretaste import Client
@@ -216,6 +218,15 @@ def test_an_event_that_took_too_long_is_sent_again_with_its_id(monkeypatch: pyte
     assert len({json.loads(body)["events"][0]["id"] for body in bodies}) == 1
 
 
+def test_numbers_of_numpy_and_moments_are_sent(client: Client) -> None:
+    when = datetime(2026, 5, 1, 12, tzinfo=UTC)
+    assert client.observe(np.int64(81), np.int64(5), time=when, session=np.int32(1))["outcomes"] == ["applied"]
+    kept = client.user(np.int64(81))
+    assert kept is not None
+    assert [(one["item"], one["time"], one["session"]) for one in kept["events"]] == [("5", when.timestamp(), 1)]
+    assert client.observe(81, "tea", time=np.float32(1.75e9))["outcomes"] == ["late"]
+
+
 def test_what_is_no_text_is_not_sent() -> None:
     client = Client("http://127.0.0.1:9")
     for call in (client.user, client.forget, client.search, client.similar_items, client.explain):
@@ -230,6 +241,9 @@ def test_a_session_without_a_user_is_not_the_user_of_that_name(
     file.write_text("user,session,item,time\n71,1,tea,1700000000\n,71,milk,1700000001\n,72,rum,1700000002\n")
     answer = shell.well("replay", file, "--to", place[0], "--key", SECRET, *OPTIONS)
     assert "1 sessions without a user are called as a user is" in answer.out
+    file.write_text("user,session,item,time\n73,1,tea,1700000000\n73,1,,1700000001\n73,1,tea,\n")
+    answer = shell.well("replay", file, "--to", place[0], "--key", SECRET, *OPTIONS)
+    assert "2 rows of the log cannot be used and were not sent" in answer.out
     found = {who: client.user(who) for who in (71, "session:71", 72)}
     assert {who: [one["item"] for one in kept["events"]] for who, kept in found.items() if kept} == {
         71: ["tea"], "session:71": ["milk"], 72: ["rum"],

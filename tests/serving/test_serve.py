@@ -190,7 +190,8 @@ def test_what_serve_refuses(shell: Shell, run: Path, tmp_path: Path, monkeypatch
             ((run, "--port", 99999), "port = 99999"),
             ((run, "--workers", 0), "workers = 0"),
             ((run, "--workers", 2, "--store", "memory"), "--workers 1"),
-            ((run, "--ttl", "never"), "ttl = 'never'"),
+            ((run, "--ttl", "never"), "--ttl never: expected a length of time"),
+            ((run, "--ttl", "30"), "--ttl 30: 30 of what? Say 30s, 30m, 30h or 30d"),
             ((run, "--keys", tmp_path / "none.toml"), "no such file"),
             ((run, "--set", "k=0"), "ServiceConfig: 'k' = 0"),
         ]:

@@ -213,6 +213,7 @@ def test_forget_sweep_and_compact(ft: Shell, folder: Path) -> None:
         (("report", "redis://:s3cret@127.0.0.1:1"), "redis://127.0.0.1:1: cannot be reached"),
         (("compact", "redis://127.0.0.1:1"), "a server looks after its memory itself"),
         (("compact", "none"), "none: no such folder"),
+        (("sweep", "none", "--older-than", "60"), "--older-than 60: 60 of what? Say 60s, 60m, 60h or 60d"),
         (("sweep", "none", "--older-than", "long"), "--older-than long: expected a length of time such as"),
         (("forget", "none"), "forget: name at least one user"),
         (("export", "none", "file"), "none: no such folder"),

@@ -57,6 +57,8 @@ def replay(
     if fast is not None and "times" not in read.has:
         raise ConfigError(f"{log}: has no times, so no speed; leave out --speed")
     apart = namesakes(read)
+    table = read.rejected_table
+    unread = 0 if table is None else read.workspace.row(f"SELECT count(*) FROM {table}")[0]
     total, done = len(read), 0
     outcomes: dict[str, int] = {}
     line = Progress(total)
@@ -78,9 +80,13 @@ def replay(
     line.end()
     parts = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(outcomes.items()))
     text = f"{done:,} events sent to {client.url}: {parts}"
+    if unread:
+        text += f"\n{unread:,} rows of the log cannot be used and were not sent; `foretaste inspect` says why"
     if apart:
         text += f"\n{len(apart):,} sessions without a user are called as a user is; they were sent as session:NAME"
-    show({"events": done, "outcomes": outcomes} | ({"renamed_sessions": len(apart)} if apart else {}), text, json)
+    besides = {"renamed_sessions": len(apart), "rows_not_sent": unread}
+    told = {name: count for name, count in besides.items() if count}
+    show({"events": done, "outcomes": outcomes, **told}, text, json)
 
 
 def factor(speed: str) -> float | None:

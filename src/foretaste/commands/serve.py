@@ -112,7 +112,7 @@ def _serve(
         service=ServiceConfig(**{"log_level": given.pop("log_level"), **service}),
         engine={**engine, **changes},
         keys=keys.roles,
-        ttl=None if ttl is None else _seconds(ttl),
+        ttl=None if ttl is None else words.with_unit("--ttl", ttl),
         **given,
     )
     if plan.store == "memory" and workers > 1:
@@ -137,13 +137,3 @@ def greeting(url: str, facts: Mapping[str, Any], keyed: bool) -> str:
             f"  curl -s{key} {url}/users/ann",
         ]
     )
-
-
-def _seconds(length: str) -> float:
-    """A length of time as 30d or 12h."""
-    from foretaste.data.sessions import milliseconds
-
-    try:
-        return milliseconds(length) / 1000
-    except ConfigError:
-        raise ConfigError(f"ttl = {length!r}: expected a length of time such as 30d, 12h or 90min") from None

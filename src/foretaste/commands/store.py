@@ -106,12 +106,9 @@ def sweep(where: Where, /, *, older_than: str, namespace: Namespace = "foretaste
         How long, such as 12h or 90d.
     """
     from foretaste.cli import show
-    from foretaste.data.sessions import milliseconds
+    from foretaste.words import with_unit
 
-    try:
-        moment = time.time() - milliseconds(older_than) / 1000
-    except ConfigError:
-        raise ConfigError(f"--older-than {older_than}: expected a length of time such as 12h or 90d") from None
+    moment = time.time() - with_unit("--older-than", older_than)
     with _opened(where, namespace) as home:
         gone = home.sweep(moment)
     show({"forgotten": gone}, f"{gone:,} users forgotten", json)

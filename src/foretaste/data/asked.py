@@ -36,6 +36,9 @@ class Asked:
     def __post_init__(self) -> None:
         if self.item is None:
             raise DataError("name the column of items (item=)")
+        for role in ("user", "session", "time", "order"):
+            if getattr(self, role) == self.item:
+                raise DataError(f"column '{self.item}' is named as the item and as the {role}; name the column of each")
         if self.user is None and self.session is None:
             raise DataError("name the column of users (user=, --user) or of sessions (session=, --session), or both")
         if self.time is None and self.order is None:

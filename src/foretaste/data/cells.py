@@ -35,6 +35,10 @@ def is_number(kind: str) -> bool:
     return kind in SIGNED + LARGE + FLOATS or kind.startswith("DECIMAL")
 
 
+POINTED = r"-?(0|[1-9]\d{0,17})\.0"
+"""A whole number as a float is written."""
+
+
 class Cell:
     """One column of the source, under the alias that it has while reading."""
 
@@ -105,17 +109,25 @@ class Id(_Split):
     def __init__(self, alias: str, column: str, kind: str) -> None:
         super().__init__(alias, column, kind)
         self.kind = "BIGINT"
+        self.pointed = False
+        """Are whole numbers written 17.0, as pandas writes a column with holes? They are what they are in its table."""
 
     def questions(self) -> list[str]:
-        return [f"count(*) FILTER ({self._word})"]
+        pointed = f"regexp_full_match(trim({self.alias}_t), '{POINTED}')" if self.type == UNTYPED else "false"
+        counted = (self._word, f"{self._word} AND {pointed}", f"{self.alias}_t IS NULL AND {self.alias}_n IS NOT NULL")
+        return [f"count(*) FILTER ({one})" for one in counted]
 
     def learn(self, answers: list[Any]) -> None:
+        words, pointed, plain = answers
         declared = self.type != UNTYPED and not is_number(self.type)
         whole = "UBIGINT" if self.type == "UBIGINT" else "BIGINT"
-        self.kind = "VARCHAR" if declared or answers[0] else whole
+        self.pointed = 0 < words == pointed and not plain
+        self.kind = "VARCHAR" if declared or (words and not self.pointed) else whole
 
     @property
     def value(self) -> str:
+        if self.pointed:
+            return f"TRY_CAST(split_part(trim({self.alias}_t), '.', 1) AS BIGINT)"
         if self.kind != "VARCHAR":
             return f"{self.alias}_n"
         number, left = f"{self.alias}_n", f"{self.alias}_t"

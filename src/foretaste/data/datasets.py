@@ -57,6 +57,9 @@ def find_recipe(name: str | Path, kind: str = "data") -> Path:
         raise ConfigError(f"{path}: no such file{meant(path)}")
     known = {one.stem: one for one in sorted(recipes_folder(kind).glob("*.toml"))}
     if str(name) not in known:
+        other, use = ("training", "train") if kind == "data" else ("data", "prepare")
+        if (recipes_folder(other) / f"{name}.toml").exists():
+            raise ConfigError(f"recipe {str(name)!r} is for `foretaste {use} --recipe`; here {nearest('', known)}")
         raise ConfigError(f"no recipe {str(name)!r}: {nearest(str(name), known)}; or give the path of a TOML file")
     return known[str(name)]
 

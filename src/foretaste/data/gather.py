@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from foretaste.config import Config, OneOrMore
+from foretaste.data.files import meant
 from foretaste.data.sources import Source, open_source
 from foretaste.data.workspace import Workspace, name, text
 from foretaste.errors import ConfigError, DataError
@@ -63,6 +64,8 @@ def found(layout: Layout, sources: Sequence[str | Path]) -> list[Path]:
     folder = Path(sources[0])
     if len(sources) == 1 and folder.is_dir():
         return [_in_folder(folder, file.file) for file in layout.files]
+    if len(sources) == 1 and not folder.exists():
+        raise DataError(f"{folder}: no such file or folder{meant(folder)}")
     if len(sources) != len(layout.files):
         wanted = ", ".join(file.file[0] for file in layout.files)
         raise DataError(

@@ -41,25 +41,33 @@ def events_of(
     histories: Sequence[History],
     times: Sequence[Sequence[int]] | None = None,
     sessions: Sequence[Sequence[Hashable]] | None = None,
+    *,
+    last: bool = False,
 ) -> tuple[Events, list[list[Any]]]:
     """Histories as a batch, and the ids of each that are not known.
 
-    `times` are seconds, `sessions` any ids, one an event: where the id changes, a session begins.
+    `times` are seconds, `sessions` any ids, one an event: where the id changes, a session begins. `last`: the model
+    reads one session, so of each history only its last one counts.
     """
     numbers, clocks, begins, skipped = [], [], [], []
     for row, history in enumerate(histories):
         known = numbers_of(items, history)
-        numbers.append([n for n in known if n])
         skipped.append([raw for raw, n in zip(history, known, strict=True) if not n])
-        clocks.append(_beside("times", times, row, known))
-        ids = _beside("sessions", sessions, row, known)
-        begins.append([place == 0 or ids[place - 1] != now for place, now in enumerate(ids)])
+        clock, ids = _beside("times", times, row, known), _beside("sessions", sessions, row, known)
+        start = 0
+        if last and ids:
+            start = max((place for place in range(1, len(ids)) if ids[place] != ids[place - 1]), default=0)
+        kept = [place for place in range(start, len(known)) if known[place]]
+        numbers.append([known[place] for place in kept])
+        clocks.append([clock[place] for place in kept] if clock else [])
+        named = [ids[place] for place in kept] if ids else []
+        begins.append([place == 0 or named[place - 1] != now for place, now in enumerate(named)])
     starts, when = None if sessions is None else begins, None if times is None else clocks
     return Events.of(numbers, starts=starts, times=when), skipped
 
 
 def _beside(name: str, given: Sequence[Sequence[Any]] | None, row: int, known: Sequence[int]) -> list[Any]:
-    """What stands beside the known events of a history; nothing where nothing was given."""
+    """What stands beside the events of a history; nothing where nothing was given."""
     if given is None:
         return []
     beside = given[row] if row < len(given) else ()
@@ -67,7 +75,7 @@ def _beside(name: str, given: Sequence[Sequence[Any]] | None, row: int, known: S
         raise ConfigError(f"history {row} has {len(known)} events and {len(beside)} {name}")
     if name == "times" and (wrong := [value for value in beside if not _is_time(value)]):
         raise ConfigError(f"history {row}: {wrong[0]!r} among its times; expected seconds since 1970")
-    return [value for value, n in zip(beside, known, strict=True) if n]
+    return list(beside)
 
 
 def _is_time(value: Any) -> bool:

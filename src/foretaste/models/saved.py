@@ -65,7 +65,8 @@ class Trained:
         """The best `k` items for each history; fewer where fewer candidates are left.
 
         Beside each history, for models that need them: `users` its user, `times` the time of each event in seconds,
-        `sessions` the session of each event (any ids; where the id changes, a session begins).
+        `sessions` the session of each event (any ids; where the id changes, a session begins; a model that reads one
+        session is given the last).
         `candidates` are the only items to choose from, `exclude` never appear, `leave_out_seen` leaves out what the
         history holds. An unknown item in a history is skipped and reported; in `candidates` it is an error.
         """
@@ -217,7 +218,7 @@ class Trained:
     ) -> tuple[Events, list[list[Any]]]:
         """Histories as a batch on the model's device, and the ids of each that are not known."""
         check_askable(self.model, self.name, times, sessions)
-        events, skipped = events_of(self.items, histories, times, sessions)
+        events, skipped = events_of(self.items, histories, times, sessions, last=self.model.scope == "session")
         return events.to(self.device), skipped
 
     def advance(self, events: Events, state: State) -> State:

@@ -15,6 +15,8 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from numbers import Integral, Real
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -169,6 +171,17 @@ class Client:
         raise (BusyError if status == 503 else ForetasteError)(f"{self.url}: {said} (status {status})")
 
 
+def _plain(value: Any) -> Any:
+    """Numbers of NumPy and moments of time, as JSON has them; a moment without a zone is UTC."""
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
 def _in_path(raw: str | int) -> str:
     return quote(_text(raw), safe="")
 
@@ -183,7 +196,7 @@ def _text(raw: str | int) -> str:
 
 def _json(body: Any) -> bytes:
     try:
-        return json.dumps(body, allow_nan=False).encode()
+        return json.dumps(body, allow_nan=False, default=_plain).encode()
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"this cannot be sent as JSON: {error}; ids are text or integers, times numbers or text"

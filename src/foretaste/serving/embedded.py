@@ -179,7 +179,6 @@ class EmbeddedStore(Store):
             "file_bytes": size,
             "free_bytes": max(size - pages * page, 0),
             "map_size": self.map_size,
-            "durability": self.durability,
         }
 
     def ping(self) -> None:

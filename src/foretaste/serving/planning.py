@@ -86,6 +86,8 @@ class Planner:
         history, now = ask.history or (), time.time()
         if "times" in self.stepper.trained.model.needs and any(event.time is None for event in history):
             raise NeedsError(f"model '{self.stepper.trained.name}' needs the time of every event of the history")
+        if len({event.time is None for event in history}) > 1:
+            raise ConfigError("history: some of its events have a time, some have none; give one to each or to none")
         events = [self._happened(event, now, 0) for event in history]
         events.sort(key=lambda event: event.time)
         steps = [step for step, _ in walk(self.rules, self.items, Edge(), events)]

@@ -75,7 +75,8 @@ def said(errors: Any, known: list[str] | None = None) -> str:
         elif one["type"] == "missing":
             lines.append(f"{where}: is required and missing")
         else:
-            lines.append(f"{where}: {one['msg'].removeprefix('Value error, ')}")
+            msg = one["msg"].removeprefix("Value error, ")
+            lines.append(f"{where}: {'expected an object' if one['type'].startswith('model') else msg}")
     more = len(errors) - SHOWN
     return "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
 
