@@ -135,7 +135,8 @@ class MemoryStore(Store):
 
     def read_base(self, user: str) -> bytes:
         """See `Store`."""
-        return self._users[user][2] if user in self._users else b""
+        found = self._users.get(user)  # once: a sweep in another thread may come between two looks
+        return b"" if found is None else found[2]
 
     def write(self, changes: Sequence[Change]) -> list[bool]:
         """See `Store`."""

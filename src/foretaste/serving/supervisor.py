@@ -94,14 +94,19 @@ class Supervisor:
             "PROMETHEUS_MULTIPROC_DIR": str(self.metrics),
         }
         listening = self.listening.take(place)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "foretaste.serving.worker", str(listening), str(writing)],
-            stdin=subprocess.PIPE,
-            stdout=2,  # nothing of a worker goes among what the command says
-            pass_fds=(listening, writing),
-            env={**os.environ, **given},
-        )
-        os.close(writing)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "foretaste.serving.worker", str(listening), str(writing)],
+                stdin=subprocess.PIPE,
+                stdout=2,  # nothing of a worker goes among what the command says
+                pass_fds=(listening, writing),
+                env={**os.environ, **given},
+            )
+        except OSError:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
         if self.plan.service.pin:
             pin(process.pid, place)
         assert process.stdin is not None
@@ -118,7 +123,11 @@ class Supervisor:
             now = time.monotonic()
             for place in [place for place, when in self.due.items() if when <= now]:
                 del self.due[place]
-                self._start(place)
+                try:
+                    self._start(place)
+                except OSError as error:  # no memory or no process to be had: perhaps in a while
+                    LOGGER.error("a worker cannot be started: %s", error)
+                    self.due[place] = now + LONGEST_PAUSE
             wait = min((when - now for when in self.due.values()), default=None)
             for key, _ in self.selector.select(wait):
                 if key.fd in self.workers:
