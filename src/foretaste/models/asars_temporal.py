@@ -1,4 +1,4 @@
-"""What ASARS keeps of a user across sessions: its equations 5-14, which the paper describes and does not evaluate.
+"""What ASARS keeps of a user across sessions: equations 5-7, 9, 11, 12, 14, which the paper describes, not evaluates.
 
     h_u <- GRU(h_session * dev_u, h_u)       when a session has ended: its final hidden state enters   (eq. 14)
     e_u(t) = e_u + alpha_u h_u(t)            the user's vector drifts                                  (eq. 11)

@@ -10,7 +10,7 @@ Left open or contradicted by the paper, and what was chosen:
 - "Two encoders" are one GRU in the authors' code, and here.
 - Dropout: 0.25 on the embedded click, 0.5 on the context c; both from the paper's section 4.3.
 - The GRU is PyTorch's: its gate z is swapped (a matter of names), and r multiplies (U h + b) rather than h. The
-  authors' gates are hard sigmoids; here they are sigmoids, as the paper has it.
+  authors' gates, and the sigma of their attention, are hard sigmoids; here they are sigmoids, as the paper has it.
 - Initialisation: `init="authors"` draws E and every dense matrix from N(0, 2 / rows), with the rows of the authors'
   code: the items for E, D for B, one for v, else the inputs; recurrent matrices orthogonal, biases 0. Default: uniform
   within 1 / sqrt(H), the usual choice for GRUs of this size.

@@ -15,6 +15,7 @@ Left open or contradicted, and what was chosen (more in docs/rum.md):
 - MERGE: "multiplication" is p* . p^m, "concat" is [p*; p^m], mapped to D by a matrix that starts as "add"; alpha is
   add's. PREDICT: an inner product, or one hidden layer over [p_u; q] as in He et al., WWW 2017. No sigmoid: the loss
   has it.
+- The penalty of eq. 5 is on all parameters. Here it is `l2`, on p* and q of what a step asks and scores; 0 by default.
 - A user who was not in training has the mean of all p*, one pass over that table a call.
 - SGD, one event at a time in the authors' code, is Adam on batches of users here; docs/rum.md says how to repeat it.
 
