@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 well, 2 for an error that a line explains, 1 for a fault, 130 if interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.update({**WAITING, **os.environ})  # before torch is loaded
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # temporary folders go, as they do after Ctrl-C
     command = next((word for word in given if not word.startswith("-")), "")
     try:
         if command in app and app[command].default_command:

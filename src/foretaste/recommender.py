@@ -23,6 +23,7 @@ from foretaste.evaluation.evaluate import Evaluation, evaluate
 from foretaste.evaluation.metrics import of_cases
 from foretaste.evaluation.protocols import Cases, LastSession, PerStep, Protocol
 from foretaste.evaluation.protocols import protocol as named
+from foretaste.evaluation.remembered import remembered
 from foretaste.models import model_class
 from foretaste.models.choosing import Recommendations
 from foretaste.models.contract import SequenceModel, seeded
@@ -34,12 +35,6 @@ from foretaste.training.settings import TrainConfig
 
 CUTOFFS = (5, 10, 20)
 """Of the metrics that are measured on the validation part after each pass."""
-
-REFITTED = (
-    "this recommender was trained on the validation part too (refit): the figures say how well it is remembered, not "
-    "what will come"
-)
-"""Beside figures of the validation part."""
 
 
 class Recommender:
@@ -114,9 +109,12 @@ class Recommender:
         report: Report | None,
     ) -> SequenceModel:
         log, config = prepared.sequences, self.training
-        cutoffs = _cutoffs(config.metric)
-        if config.metric not in (known := of_cases(np.ones(1, np.int64), np.arange(2), cutoffs)):
-            raise ConfigError(f"metric '{config.metric}' is not measured; {nearest(config.metric, known)}")
+        metrics = [one.metric for one in (config, config.earlier()) if one is not None]
+        cutoffs = tuple(sorted({cutoff for metric in metrics for cutoff in _cutoffs(metric)}))
+        known = of_cases(np.ones(1, np.int64), np.arange(2), cutoffs)
+        for metric in metrics:
+            if metric not in known:
+                raise ConfigError(f"metric '{metric}' is not measured; {nearest(metric, known)}")
         has_slice = bool((log.part == VALIDATION).any())
         if refit and not has_slice:
             raise ConfigError(
@@ -172,9 +170,8 @@ class Recommender:
             )
         asking = named(protocol) if isinstance(protocol, str) else protocol
         found = evaluate(trained.model, data.sequences, _questions(data.sequences, part, asking), **options)
-        if part == VALIDATION and trained.facts.get("trained_with", {}).get("refit"):
-            found = replace(found, facts=replace(found.facts, notes=(*found.facts.notes, REFITTED)))
-        return found
+        notes = (*found.facts.notes, *remembered(trained.facts, data.manifest, part == VALIDATION))
+        return replace(found, facts=replace(found.facts, notes=notes))
 
     @property
     def trained(self) -> Trained:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.data.clicks import CLICKS, EVENTS, T, columns_of, compressed, events, read, steps, write
+from tests.data.clicks import CLICKS, EVENTS, T, columns_of, compressed, events, items, read, steps, write
 
 from foretaste.data.events import EventLog, Step, report_of
 from foretaste.errors import DataError
@@ -292,3 +292,84 @@ def test_real_logs(
     if log.rejected_table:
         reasons = dict(log.db.execute(f"SELECT reason, count(*) FROM {log.rejected_table} GROUP BY 1").fetchall())
     assert reasons == rejected
+
+
+def test_a_folder_that_is_called_like_a_column_changes_nothing(tmp_path: Path) -> None:
+    pl = pytest.importorskip("polars")
+    table = pl.DataFrame({"user": ["x", "y"], "item": [7, 8], "time": [T, T + 1]})
+    for folder in ("user=anna", "item=base", "day=1"):
+        place = tmp_path / folder / "a.parquet"
+        place.parent.mkdir()
+        table.write_parquet(place)
+        for source in (place, place.parent):
+            assert sorted(events(read(source))) == sorted(events(read(table)))
+    log = EventLog.read(tmp_path / "day=1", user="user", item="item", time="time", columns=["day"])
+    assert "day" in log.columns
+
+
+def test_a_folder_of_parquet_leaves_out_what_is_hidden(tmp_path: Path) -> None:
+    pl = pytest.importorskip("polars")
+    for name, item in (("a.parquet", 1), ("_temporary/0/b.parquet", 2), (".check/c.parquet", 3), ("sub/D.PARQUET", 4)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        pl.DataFrame({"user": ["x"], "item": [item], "time": [T]}).write_parquet(tmp_path / name)
+    assert sorted(items(read(tmp_path))) == [1, 4]
+
+
+def test_whole_numbers_are_not_rounded_by_a_file_of_floats(tmp_path: Path) -> None:
+    pl = pytest.importorskip("polars")
+    for large in (5, 2**60):
+        pl.DataFrame({"user": [1, 1], "item": [large, large + 1], "time": [T, T]}).write_parquet(tmp_path / "a.parquet")
+        pl.DataFrame({"user": [1], "item": [7.0], "time": [T]}).write_parquet(tmp_path / "b.parquet")
+        if large == 5:
+            assert sorted(items(read(tmp_path))) == [5, 6, 7]
+        else:
+            with pytest.raises(DataError, match="column 'item' has whole numbers in one file and floats in another"):
+                read(tmp_path)
+
+
+def test_ids_as_bytes_and_as_mixed_numbers_stay_apart() -> None:
+    def ids(values: list[Any]) -> list[Any]:
+        table = {
+            "user": np.ones(len(values)),
+            "item": np.array([*values, None], object)[:-1],
+            "time": np.arange(len(values)),
+        }
+        return items(read(table))
+
+    assert ids([b"\xff\x01", b"\xfe\x01", b"a'"]) == ["\\xFF\\x01", "\\xFE\\x01", "a'"]
+    assert ids([2**60 + 1, 2**60, 1.0]) == [str(2**60 + 1), str(2**60), "1"]
+    assert ids([3, 2.0]) == [3, 2]
+
+
+def test_blank_lines_before_the_header_are_no_rows(tmp_path: Path) -> None:
+    for start, end in (("\n", "\n"), ("\r\n\r\n", "\r\n"), ("\ufeff\n", "\n")):
+        file = tmp_path / "log.csv"
+        file.write_text(start + end.join(["user,item,time", f"1,5,{T}", f"1,6,{T + 1}", "1,x,", ""]), newline="")
+        log = EventLog.read(file, user="user", item="item", time="time", rejected=tmp_path / "bad.csv")
+        assert items(log) == ["5", "6"]  # text for the x alone
+        assert len(log) == 2
+        assert log.workspace.row(f"SELECT count(*) FROM {log.rejected_table}") == (1,)
+
+
+def test_of_columns_that_differ_in_case_the_one_that_is_named_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "log.csv"
+    file.write_text(f"user,Item,time,item\n1,A,{T},b\n")
+    assert items(read(file)) == ["b"]
+    assert items(EventLog.read(file, user="user", item="Item", time="time")) == ["A"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "left"),
+    [(True, [3, 4]), (None, [1, 2, 3]), (0, [2, 3, 4]), ("< 1", [2, 3, 4]), ("B*", [1, 2, 3, 4])],
+)
+def test_what_is_dropped_from_a_csv_is_what_is_dropped_from_a_table(
+    tmp_path: Path, condition: object, left: list[int]
+) -> None:
+    words = {True: ["True", "true", "False", ""], None: ["1", "2", "3", "NA"]}.get(condition, ["0.0", "1", "2", ""])
+    file = tmp_path / "log.csv"
+    file.write_text("user,item,time,x\n" + "".join(f"1,{n + 1},{T + n},{word}\n" for n, word in enumerate(words)))
+    log = EventLog.read(file, user="user", item="item", time="time", drop={"x": condition})
+    assert items(log) == left
+    for wrong in ("!= 0", "== 1", "= 0"):
+        with pytest.raises(DataError, match="expected a value, a pattern, or <, <=, > or >="):
+            EventLog.read(file, user="user", item="item", time="time", drop={"x": wrong})

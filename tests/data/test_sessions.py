@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from foretaste.data import sessions
 from foretaste.data.events import EventLog
 from foretaste.data.sessions import Filters
+from foretaste.data.splits import LastSession
 from foretaste.errors import ConfigError, DataError, NeedsError
 
-HOUR = 3600
+HOUR, T = 3600, 1_700_000_000
 
 
 def log_of(rows: list[tuple[Any, ...]], *names: str) -> EventLog:
@@ -269,3 +270,32 @@ def test_filters_equal_their_slow_twin(events: list[Event], order: list[str], le
     assert last(result) == (
         len(left), len({e[0] for e in left}), len({e[:2] for e in left}), len({e[2] for e in left})
     )  # fmt: skip
+
+
+def test_pieces_of_a_history_stand_in_its_order_whatever_the_order_of_the_file() -> None:
+    table = {"user": np.ones(4), "item": np.array(list("dabc")), "time": np.array([T + 1, T, T, T])}
+    log = EventLog.read(table, user="user", item="item", time="time").sessions(events=2)
+    prepared = log.prepare(LastSession())
+    assert prepared.sequences.times is not None
+    assert np.asarray(prepared.sequences.times).tolist() == sorted(np.asarray(prepared.sequences.times).tolist())
+    assert np.asarray(prepared.sequences.part).tolist() == [0, 0, 2, 2]
+
+
+def test_an_order_breaks_ties_of_time_between_sessions() -> None:
+    columns = {"user": [1] * 4, "s": [2, 2, 1, 1], "item": list("cdab"), "pos": [3, 4, 1, 2], "time": [T] * 4}
+    for named in ({"time": "time"}, {}):
+        log = EventLog.read(
+            {name: np.array(values) for name, values in columns.items()},
+            user="user", item="item", session="s", order="pos", **named,
+        )  # fmt: skip
+        prepared = log.prepare(LastSession(), candidates="all")
+        found = prepared.items.raw(np.asarray(prepared.sequences.items).tolist())
+        assert found == ["a", "b", "c", "d"]
+
+
+def test_one_tie_across_a_cut_does_not_turn_the_pieces_round() -> None:
+    table = {"user": np.ones(6), "item": np.array(list("fedcba")), "pos": np.array([6, 5, 4, 2, 2, 1])}
+    log = EventLog.read(table, user="user", item="item", order="pos").sessions(events=2)
+    prepared = log.prepare(LastSession(), candidates="all")
+    found = prepared.items.raw(np.asarray(prepared.sequences.items).tolist())
+    assert found in (["a", "c", "b", "d", "e", "f"], ["a", "b", "c", "d", "e", "f"])

@@ -195,5 +195,11 @@ def test_a_model_of_sessions_is_given_the_last_one(trained: Trained) -> None:
     assert found.ids == trained.recommend(["rum", "5"], 3).ids
     assert found.skipped == ["?", "unknown"]
     assert [item for item, _ in trained.explain(history, sessions=sessions)["attention"]] == ["rum", "5"]
+    seen = trained.recommend(history, 9, sessions=sessions, leave_out_seen=True).ids
+    assert sorted(seen) == sorted(set(IDS) - set(history))  # of all sessions, as where an evaluation masks
+    with pytest.raises(ConfigError, match="1 histories and 2 rows of sessions"):
+        trained.recommend_batch([["tea"]], 3, sessions=[["a"], ["b"]])
+    with pytest.raises(ConfigError, match="candidate 'gin' is not an item"):
+        trained.recommend(["tea"], 3, candidates={"gin"})  # type: ignore[arg-type]
     assert trained.recommend(["milk", "tea"], 3, sessions=["a", "a"]) == trained.recommend(["milk", "tea"], 3)
     assert trained.recommend(["milk", "unknown"], 3, sessions=["a", "b"]).ids == trained.recommend([], 3).ids

@@ -64,6 +64,7 @@ def train(
     from foretaste.training.tracking import tracker
 
     words.use_threads(threads)
+    out = out if out.name else out.resolve()  # `.` has no name
     check_free(out, "a recommender", "recommender.json", replace=replace)
     plan = RunRecipe(model="narm") if recipe is None else RunRecipe.read(recipe)
     plan = plan if model is None else plan.with_(model=model)

@@ -121,14 +121,16 @@ def number_events(log: EventLog) -> tuple[Codes, Tables]:
 
 def number_sessions(log: EventLog) -> str:
     """A table with one row a session, numbered in order (see the module's first lines)."""
-    keys = {"first": "min(row)"}
+    counted = log.rules.get("sessions") == "count"  # pieces of a user's events: the next begins where one ends
+    order = ", ".join([*(["time"] if "times" in log.has else []), *(["position"] if "order" in log.has else []), "row"])
+    keys = {"first": f"arg_min(row, ({order}))" if counted else "min(row)"}
     if "times" in log.has:
         keys["start"] = "min(time)"
     if "session_order" in log.has:
         keys["place"] = "min(session_order)"
     ranks = [name for name in ("start", "place") if name in keys]
-    if not ranks and {"users", "sessions", "order"} <= log.has and not _positions_restart(log):
-        keys["spot"] = "min(position)"
+    if {"users", "sessions", "order"} <= log.has and (counted or not _positions_restart(log)):
+        keys["spot"] = f"arg_min(position, ({order}))" if "times" in log.has else "min(position)"
     of_session = ", ".join([*ranks, *(["spot"] if "spot" in keys else []), "first"])
     of_user = ", ".join(f"user_{name}" for name in [*ranks, "first"])
     found = f"""SELECT "user", "session", {", ".join(f"{what} AS {name}" for name, what in keys.items())}

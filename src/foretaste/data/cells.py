@@ -196,8 +196,14 @@ class Dropped(Cell):
 
     def _test(self, wanted: object) -> str:
         if wanted is None:
-            return f"({self.source} IS NULL{f' OR isnan({self.source})' if self.type in FLOATS else ''})"
+            unwritten = f" OR trim({self.source}) IN {MISSING}" if self.type == UNTYPED else ""
+            return f"({self.source} IS NULL{unwritten}{f' OR isnan({self.source})' if self.type in FLOATS else ''})"
         condition = as_word(wanted)
+        if condition.startswith(("!=", "==", "<>", "= ")):
+            raise DataError(
+                f"drop=: '{condition}' on column '{self.column}': expected a value, a pattern, or <, <=, > or >= and a "
+                "number; for what is to stay, name what is to go"
+            )
         for sign in ("<=", ">=", "<", ">"):
             if condition.startswith(sign):
                 try:
@@ -211,6 +217,10 @@ class Dropped(Cell):
         shown = as_text(self.source, self.type)
         if "*" in condition or "?" in condition:
             return f"{shown} GLOB {text(condition)}"
+        if isinstance(wanted, bool | np.bool_):
+            return f"lower({shown}) = {text(condition)}"
+        if self.type == UNTYPED and isinstance(wanted, int | float | np.number) and abs(float(wanted)) <= 2**53:
+            return f"coalesce(TRY_CAST({self.source} AS DOUBLE) = {float(wanted)!r}, false)"
         return f"{shown} = {text(condition)}"
 
 

@@ -44,6 +44,8 @@ class CsvFile:
     delimiter: str
     columns: tuple[str, ...]
     header: bool
+    blank: int
+    """Empty lines before the first."""
     encoding: str
     compression: str
     rejects: str
@@ -56,7 +58,7 @@ class CsvFile:
         return (
             f"read_csv({exactly(self.path)}, auto_detect=false, encoding={text(self.encoding)}, "
             f"compression={text(self.compression)}, header={str(self.header).lower()}, delim={text(self.delimiter)}, "
-            f"quote='\"', escape='\"', columns={{{shape}}}, store_rejects=true, rejects_limit=0, "
+            f"skip={self.blank}, quote='\"', escape='\"', columns={{{shape}}}, store_rejects=true, rejects_limit=0, "
             f"rejects_table={text(self.rejects)}, rejects_scan={text(self.rejects + '_scan')})"
         )
 
@@ -64,10 +66,10 @@ class CsvFile:
 def open_csv(workspace: Workspace, path: Path, head: bytes, options: CsvOptions) -> CsvFile:
     """Find out how a file is cut, from its first bytes `head` and its first lines."""
     compression, encoding = kind_of(path, head), _encoding(path, options.encoding)
-    lines = _first_lines(workspace, path, encoding, compression)
+    lines, blank = _first_lines(workspace, path, encoding, compression)
     cut = options.delimiter or _delimiter(lines, options)
     columns, header = _columns(lines[0], cut, options, path)
-    return CsvFile(path, cut, tuple(columns), header, encoding, compression, workspace.new_name("lines"))
+    return CsvFile(path, cut, tuple(columns), header, blank, encoding, compression, workspace.new_name("lines"))
 
 
 def _encoding(path: Path, asked: str) -> str:
@@ -79,7 +81,9 @@ def _encoding(path: Path, asked: str) -> str:
         ) from None
 
 
-def _first_lines(workspace: Workspace, path: Path, encoding: str, compression: str) -> list[str]:
+def _first_lines(workspace: Workspace, path: Path, encoding: str, compression: str) -> tuple[list[str], int]:
+    """The first lines that are not empty, and how many empty ones come before, as far as they can be skipped: DuckDB
+    counts them wrongly where lines end in several ways."""
     try:
         if compression == "zstd":
             rows = workspace.rows(
@@ -87,20 +91,22 @@ def _first_lines(workspace: Workspace, path: Path, encoding: str, compression: s
                 f"encoding={text(encoding)}, compression='zstd', delim='\x01', quote='', escape='', "
                 f"columns={{'line': 'VARCHAR'}}, ignore_errors=true, null_padding=true) LIMIT {HEAD_LINES}"
             )
-            lines = [line or "" for (line,) in rows]
+            lines, even = [line or "" for (line,) in rows], False
         else:
             with (gzip.open if compression == "gzip" else open)(path, "rb") as file:
                 head = file.read(HEAD)
-            lines = head.decode(encoding, "replace").splitlines()
+            whole = head.decode(encoding, "replace")
+            lines, even = whole.splitlines(), whole.count("\r\n") in (0, whole.count("\n"))
             lines = lines[:-1] if len(head) == HEAD and len(lines) > 1 else lines  # the last one may be cut
     except (duckdb.Error, OSError) as error:
         raise DataError(f"{path}: cannot be read: {reason(error)}") from error
-    found = [line.removeprefix("\ufeff") for line in lines if line][:HEAD_LINES]
+    lines = [line.removeprefix("\ufeff") for line in lines]
+    found = [line for line in lines if line][:HEAD_LINES]
     if not found:
         raise DataError(f"{path}: no line of text in it; expected a header and rows")
     if "\x00" in found[0]:
         raise DataError(f"{path}: neither CSV nor Parquet (its first line holds zero bytes)")
-    return found
+    return found, next(place for place, line in enumerate(lines) if line) if even else 0
 
 
 def _delimiter(lines: list[str], options: CsvOptions) -> str:
@@ -127,10 +133,11 @@ def _columns(line: str, cut: str, options: CsvOptions, path: Path) -> tuple[list
         if named.count(column) > 1:
             raise DataError(f"{path}: the column '{column}' is there twice; rename one of them")
     if options.names is None:
-        seen: set[str] = set()
+        seen = {column.lower() for column in options.wanted.intersection(first)}  # these keep their names
         columns = []
         for place, column in enumerate(first):
-            free = column if column and column.lower() not in seen else f"{column or 'column'}_{place + 1}"
+            kept = column in options.wanted or (column and column.lower() not in seen)
+            free = column if kept else f"{column or 'column'}_{place + 1}"
             seen.add(free.lower())
             columns.append(free)
         return columns, True

@@ -224,7 +224,7 @@ def _left_out(read: EventLog, span: LeaveOut) -> EventLog:
 def _newest(read: EventLog, segments: Segments) -> EventLog:
     keep = segments.length * segments.count + 1
     return read.derive(
-        'SELECT * FROM {table} QUALIFY row_number() OVER (PARTITION BY "user" '
+        f"SELECT * FROM {{table}} QUALIFY row_number() OVER (PARTITION BY {sessions.OWNER} "
         f"ORDER BY time DESC, position DESC, row DESC) <= {keep}",
         "segments",
         f"the newest {segments.count} segments of {segments.length} events of each user, and the event after them",

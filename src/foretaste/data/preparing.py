@@ -149,6 +149,8 @@ class Work:
         short = (gone > 0) & (np.diff(line.users) - gone < 2)
         self.keep(~lost & ~(test & short[line.user_of]))
         self.said("cold", "test events of items that training does not know are dropped")
+        if not (self.part == TEST).any():
+            raise DataError("training knows no item of the test part: nothing is left to ask for; keep cold items")
 
     def keep_recent(self, recent: RecentPrefixes) -> None:
         """Only the newest training prefixes go on."""

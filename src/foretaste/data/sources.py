@@ -112,7 +112,8 @@ def _paths(source: str) -> list[Path]:
     """The files that a path, a folder or a pattern stands for, in the order of their names."""
     path = Path(source)
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*.parquet") if not p.name.startswith((".", "_")))
+        every = (p for p in path.rglob("*") if p.suffix.lower() == ".parquet" and p.is_file())
+        found = sorted(p for p in every if not any(part[0] in "._" for part in p.relative_to(path).parts))
         if not found:
             raise DataError(f"{source}: no .parquet file in this folder; for CSV files give a pattern such as '*.csv'")
     elif path.exists():
@@ -138,8 +139,28 @@ def _first_bytes(path: Path) -> bytes:
 def _parquet(workspace: Workspace, label: str, paths: list[Path]) -> Source:
     files = ", ".join(map(exactly, paths))
     union = ", union_by_name=true" if len(paths) > 1 else ""
-    relation = f"read_parquet([{files}]{union})"
+    plain = f"read_parquet([{files}]{union}, hive_partitioning=false)"
+    own = _types(workspace, plain, label)
+    keys = {part.partition("=")[0].lower() for path in paths for part in path.absolute().parts if "=" in part}
+    relation = plain if keys & {column.lower() for column in own} else f"read_parquet([{files}]{union})"
+    if len(paths) > 1:
+        _check_numbers(workspace, files, plain, own)
     return Source(_short(label), _types(workspace, relation, label), [Part(label, relation)], fingerprint(paths))
+
+
+def _check_numbers(workspace: Workspace, files: str, relation: str, own: dict[str, str]) -> None:
+    """Refuse whole numbers that would be rounded because another file has the column as floats."""
+    mixed = workspace.rows(f"""SELECT name FROM parquet_schema([{files}]) WHERE type IS NOT NULL
+        GROUP BY name HAVING bool_or(type = 'INT64') AND bool_or(type IN ('FLOAT', 'DOUBLE'))""")
+    for (column,) in mixed:
+        if own.get(column) not in ("FLOAT", "DOUBLE"):
+            continue
+        (most,) = workspace.row(f"SELECT max(abs({name(column)})) FROM {relation} WHERE isfinite({name(column)})")
+        if most is not None and most >= 2**53:
+            raise DataError(
+                f"column '{column}' has whole numbers in one file and floats in another, which would round {most:.0f}; "
+                "write it as whole numbers, or as text, in all of them"
+            )
 
 
 def _in_place(workspace: Workspace, table: Any) -> Source:

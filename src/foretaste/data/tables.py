@@ -95,7 +95,8 @@ def _objects(values: NDArray[Any]) -> NDArray[Any]:
             whole = np.zeros(len(values), np.int64)
             whole[~gone] = there
             return np.ma.MaskedArray(whole, mask=gone) if gone.any() else whole
-        if all_of(int, float, np.integer, np.floating) and not all_of(int, np.integer):
+        exact = not any(isinstance(value, int | np.integer) and abs(int(value)) > 2**53 for value in there)
+        if exact and all_of(int, float, np.integer, np.floating) and not all_of(int, np.integer):
             floats = np.full(len(values), np.nan)
             floats[~gone] = there
             return floats
@@ -124,7 +125,11 @@ def _in_utc(value: Any) -> Any:
 
 def _as_text(value: Any) -> str:
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+        try:
+            return value.decode()
+        except UnicodeDecodeError:  # as DuckDB writes it
+            plain = {one for one in range(32, 127) if chr(one) not in "\\'\""}
+            return "".join(chr(one) if one in plain else f"\\x{one:02X}" for one in value)
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
     return str(value)

@@ -46,7 +46,7 @@ def settings_of(config: Config) -> Iterator[Setting]:
 def allowed(field: FieldInfo) -> str:
     """What a field may be: one of its words, or a kind of value and its bounds."""
     bounds = [
-        f"{sign} {getattr(bound, name):g}"
+        f"{sign} {_limit(getattr(bound, name))}"
         for name, sign in SIGNS.items()
         for bound in field.metadata
         if getattr(bound, name, None) is not None
@@ -107,3 +107,7 @@ def _kind(annotation: Any) -> str:
     if get_origin(annotation) in (Union, UnionType):
         return " or ".join(map(_kind, get_args(annotation)))
     return KINDS.get(get_origin(annotation) or annotation, "value")
+
+
+def _limit(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"

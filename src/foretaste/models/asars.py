@@ -12,8 +12,7 @@ Left open or contradicted by the paper, and what was chosen:
 - Equation 3 has a GRU, the experiments an LSTM: here an LSTM. Sizes "item 64 ... item 32": the second is the user's.
 - The full connection ends in the size of an item. Equation 20's b_j is alike for all items and left out.
 - An unknown user has a vector of its own, number 0, which training learns on a tenth of the rows.
-- The user's attention (equation 19): p_j = tanh(W_u h_j + b_u). Equations 5-7, 9, 11, 12, 14, never evaluated: see
-  asars_temporal.py.
+- The user's attention (equation 19): p_j = tanh(W_u h_j + b_u). What was never evaluated: asars_temporal.py.
 
 State: two LSTM states, (max, sum, weighted sum), the last time, the user, the newest scores to explain from: 2.1 kB.
 One event: O(H^2), whatever the history. `query="last"` keeps 200 events, 160 kB more.

@@ -49,6 +49,9 @@ def events_of(
     `times` are seconds, `sessions` any ids, one an event: where the id changes, a session begins. `last`: the model
     reads one session, so of each history only its last one counts.
     """
+    for name, given in (("times", times), ("sessions", sessions)):
+        if given is not None and len(given) > len(histories):
+            raise ConfigError(f"{len(histories)} histories and {len(given)} rows of {name}; give one a history")
     numbers, clocks, begins, skipped = [], [], [], []
     for row, history in enumerate(histories):
         known = numbers_of(items, history)

@@ -77,6 +77,7 @@ class Trained:
         pool = self._pool(candidates)                                      # [C] or None
         never = self._numbers(exclude)                                     # [X]
         columns = self.model.n_items if pool is None else len(pool)
+        seen = events if not (leave_out_seen and sessions) else events_of(self.items, histories)[0].to(self.device)
         step = min(ROWS, max(1, SCORE_BYTES // (8 * max(columns, 1))))
         who = self._user_numbers(users, len(histories))                    # [B]
         out: list[Recommendations] = []
@@ -85,7 +86,7 @@ class Trained:
                 rows = slice(first, first + step)
                 query = self.model.query(self.advance(events.rows(rows), self.model.initial_state(who[rows])))
                 scores = self.model.score(query, pool)[:, 0].clone()       # [b, C]
-                hide(scores, pool, never, events.items[rows] if leave_out_seen else None)
+                hide(scores, pool, never, seen.items[rows] if leave_out_seen else None)
                 out += best(self.name, self.items, scores, pool, k)
         return [Recommendations(r.ids, r.scores, missed) for r, missed in zip(out, skipped, strict=True)]
 
@@ -255,7 +256,8 @@ class Trained:
             return None
         numbers = numbers_of(self.items, candidates)
         if 0 in numbers:
-            raise ConfigError(f"candidate {candidates[numbers.index(0)]!r} is not an item that this recommender knows")
+            wrong = list(candidates)[numbers.index(0)]
+            raise ConfigError(f"candidate {wrong!r} is not an item that this recommender knows")
         return torch.tensor(sorted(set(numbers)), dtype=torch.int64, device=self.device)  # [C]
 
 

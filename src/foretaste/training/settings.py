@@ -95,7 +95,7 @@ class TrainConfig(Config):
     """Passes without a better validation before the run stops."""
     metric: str = "recall@20"
     """Validation metric that chooses the best pass."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     """Decides initial weights, order of batches, dropout and negatives."""
     checkpoint_seconds: float = Field(60.0, gt=0)
     """Longest time whose work a killed run repeats."""
@@ -145,6 +145,8 @@ def optimizer_of(model: SequenceModel, config: TrainConfig) -> torch.optim.Optim
     for name, weight in model.named_parameters():
         weight.requires_grad_(not name.startswith(config.frozen))
     parameters, rate = [weight for weight in model.parameters() if weight.requires_grad], config.learning_rate
+    if not parameters:
+        raise ConfigError(f"frozen = {list(config.frozen)}: {type(model).__name__} has no weights left to train")
     if config.optimizer == "adam":
         return torch.optim.AdamW(parameters, rate, (0.9, config.beta2), weight_decay=config.weight_decay, fused=True)
     if config.optimizer == "adagrad":
