@@ -116,6 +116,11 @@ class LSAMN(SequenceModel):
             self.stranger.copy_(self._mean_user())
         return super().train(mode)
 
+    def forget(self, users: Tensor) -> None:
+        """As ever; the mean user is what is left."""
+        super().forget(users)
+        self.stranger.copy_(self._mean_user())
+
     def _mean_user(self) -> Tensor:
         return self.user.weight[1:].detach().sum(0) / max(self.n_users, 1)  # [d]
 
