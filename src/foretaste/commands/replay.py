@@ -101,6 +101,8 @@ def factor(speed: str) -> float | None:
 
 def namesakes(log: EventLog) -> set[Any]:
     """Sessions without a user that are called as a user is: 5 where there is a user 5."""
+    if not {"users", "sessions"} <= log.has:
+        return set()
     found = log.workspace.rows(
         f"""SELECT DISTINCT "session" FROM {log.table} WHERE "user" IS NULL AND "session"::VARCHAR IN
             (SELECT "user"::VARCHAR FROM {log.table} WHERE "user" IS NOT NULL)"""

@@ -43,7 +43,7 @@ def against(
     """
     if not cells.get(reference):
         return {}
-    draws = draws_for(sum(bool(mine) for name, mine in cells.items() if name != reference), named)
+    draws = _draws(cells, reference, named)
     kept, found = _kept(place, metric, reference, cells, draws), {}
     for name, mine in cells.items():
         if name == reference or not mine:
@@ -72,7 +72,7 @@ def keep(
     rows = {name: {"of": mark(cells[name], metric), **asdict(pair)} for name, pair in found.items()}
     sure = {name: {"of": mark(cells[name], metric), **mine} for name, mine in ends.items() if mine}
     of = mark(cells.get(reference, ()), metric)
-    draws = draws_for(sum(bool(mine) for name, mine in cells.items() if name != reference), named)
+    draws = _draws(cells, reference, named)
     facts = {"metric": metric, "draws": draws, "reference": reference, "of": of, "rows": rows, "intervals": sure}
     write_text(place.folder / "pairs.json", json.dumps(facts, indent=1) + "\n")
 
@@ -96,6 +96,10 @@ def draws_for(others: int, named: bool) -> int:
     """Of the randomisation test of so many rows against one: the least p must stay well below 0.05 when corrected."""
     pairs = _pairs(others, named)
     return DRAWS if pairs <= DRAWS // 25 else 100 * pairs
+
+
+def _draws(cells: Mapping[str, Cells], reference: str, named: bool) -> int:
+    return draws_for(sum(bool(mine) for name, mine in cells.items() if name != reference), named)
 
 
 def _pairs(others: int, named: bool) -> int:

@@ -119,10 +119,15 @@ def number_events(log: EventLog) -> tuple[Codes, Tables]:
     return codes, Tables(sessions, items, {})
 
 
+def in_order(log: EventLog) -> str:
+    """SQL: the columns by which a user's events are ordered, as far as the log has them."""
+    return ", ".join([*(["time"] if "times" in log.has else []), *(["position"] if "order" in log.has else []), "row"])
+
+
 def number_sessions(log: EventLog) -> str:
     """A table with one row a session, numbered in order (see the module's first lines)."""
     counted = log.rules.get("sessions") == "count"  # pieces of a user's events: the next begins where one ends
-    order = ", ".join([*(["time"] if "times" in log.has else []), *(["position"] if "order" in log.has else []), "row"])
+    order = in_order(log)
     keys = {"first": f"arg_min(row, ({order}))" if counted else "min(row)"}
     if "times" in log.has:
         keys["start"] = "min(time)"

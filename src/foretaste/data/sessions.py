@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from foretaste.config import Config
-from foretaste.data.arrange import Tables, number_events, room_for
+from foretaste.data.arrange import Tables, in_order, number_events, room_for
 from foretaste.data.timeline import Codes, Mask, Timeline, count, distinct
 from foretaste.errors import ConfigError, DataError, NeedsError
 
@@ -54,7 +54,7 @@ def by_gap(log: EventLog, gap: str | float = "30m") -> EventLog:
     """
     limit = milliseconds(gap)
     _needs_times(log, "sessions by gap")
-    order = ", ".join(["time", *(["position"] if "order" in log.has else []), "row"])
+    order = in_order(log)
     sql = f"""
         WITH marked AS (
             SELECT row, "user", "session", time, position,
@@ -99,7 +99,7 @@ def by_count(log: EventLog, events: int) -> EventLog:
     """A user's events in their order, a new session after every so many; the last may be shorter. Needs no times."""
     if events < 1:
         raise ConfigError(f"sessions by count: events = {events!r}; give 1 or more")
-    order = ", ".join([*(["time"] if "times" in log.has else []), *(["position"] if "order" in log.has else []), "row"])
+    order = in_order(log)
     sql = f"""
         WITH numbered AS (
             SELECT row, "user" AS one, CASE WHEN "user" IS NULL THEN "session" END AS own,
@@ -271,7 +271,7 @@ def _without(log: EventLog, codes: Codes, tables: Tables, keep: Mask) -> EventLo
 def _beside(log: EventLog, which: str) -> str:
     """The time of the event before or after this one in its session."""
     _needs_times(log, "the time between events")
-    order = ", ".join(["time", *(["position"] if "order" in log.has else []), "row"])
+    order = in_order(log)
     return f'{which}(time) OVER (PARTITION BY "user", "session" ORDER BY {order})'
 
 

@@ -142,10 +142,13 @@ def _parquet(workspace: Workspace, label: str, paths: list[Path]) -> Source:
     plain = f"read_parquet([{files}]{union}, hive_partitioning=false)"
     own = _types(workspace, plain, label)
     keys = {part.partition("=")[0].lower() for path in paths for part in path.absolute().parts if "=" in part}
-    relation = plain if keys & {column.lower() for column in own} else f"read_parquet([{files}]{union})"
     if len(paths) > 1:
         _check_numbers(workspace, files, plain, own)
-    return Source(_short(label), _types(workspace, relation, label), [Part(label, relation)], fingerprint(paths))
+    relation, types = plain, own
+    if keys and not keys & {column.lower() for column in own}:
+        relation = f"read_parquet([{files}]{union})"
+        types = _types(workspace, relation, label)
+    return Source(_short(label), types, [Part(label, relation)], fingerprint(paths))
 
 
 def _check_numbers(workspace: Workspace, files: str, relation: str, own: dict[str, str]) -> None:

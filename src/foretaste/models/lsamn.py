@@ -13,7 +13,7 @@ Left open or contradicted by the paper, and what was chosen:
   Those that come later are read all the same, but each of their repeats counts again.
 - One letter, Omega_t, is the bias of the GRU and of the output. They are two: the GRU's own, and c, one number an item.
 - A level that is switched off takes means (items) or one half each (preferences); W1 and W2 absorb the scale.
-- A user who is not in training has the mean of all user vectors, taken when the model leaves training (`eval()`).
+- A user who is not in training has the mean of all user vectors, taken when training ends and when users are forgotten.
 - The paper gives grids and no choices, and no initial weights. Here d = 40, the middle of its grid; all weights uniform
   within 1 / sqrt(d), c = 0. `init="normal"` draws the three tables from N(0, 0.01^2), as is usual for factor models.
 - The paper descends by plain SGD; the recipe is Adam, which does not mind how many targets a step has.

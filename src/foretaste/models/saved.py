@@ -77,7 +77,7 @@ class Trained:
         pool = self._pool(candidates)                                      # [C] or None
         never = self._numbers(exclude)                                     # [X]
         columns = self.model.n_items if pool is None else len(pool)
-        seen = events if not (leave_out_seen and sessions) else events_of(self.items, histories)[0].to(self.device)
+        seen = events if sessions is None or not leave_out_seen else events_of(self.items, histories)[0].to(self.device)
         step = min(ROWS, max(1, SCORE_BYTES // (8 * max(columns, 1))))
         who = self._user_numbers(users, len(histories))                    # [B]
         out: list[Recommendations] = []
