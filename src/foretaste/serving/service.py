@@ -75,7 +75,10 @@ class Service:
             )
             for mine in places.values()
         ]
-        told = await self._told(asks, list(places.values()), len(events))
+        try:
+            told = await self._told(asks, list(places.values()), len(events))
+        finally:
+            self.follow()  # at once: a process that is killed before the next look would take the counts with it
         outcomes: list[Any] = [None] * len(events)
         for mine, one_told in zip(places.values(), told, strict=True):
             for place, outcome in zip(mine, one_told.outcomes, strict=True):
