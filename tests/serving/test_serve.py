@@ -77,6 +77,7 @@ def test_two_workers_one_killed_then_all_stopped(run: Path, tmp_path: Path) -> N
         assert [event["item"] for event in kept["events"]] == ["tea", "milk"]
         with pytest.raises(ForetasteError, match="k: 3, at most 2"):
             service.client().recommend("ann", 3)
+        until(lambda: service.logged, "a line in the log")  # it is read by a thread of its own
         lines = [json.loads(line) for line in service.logged]
         assert {line["message"] for line in lines} == {"request"}
         assert service.stop(signal.SIGINT) == 0
