@@ -84,7 +84,7 @@ class Recommender:
         many passes. A log without `split` is used whole: its most recent tenth chooses the number of passes, and it is
         refitted unless `refit` says no. `folder` keeps checkpoints: a killed run goes on from there.
         """
-        usable(device)
+        device = str(usable(device))
         prepared = data if isinstance(data, Prepared) else _prepared(data, split, validation)
         self.check_needs(prepared)
         folder = None if folder is None else Path(folder)

@@ -32,6 +32,8 @@ def train(
 ) -> None:
     """Train a model on a prepared folder and save the recommender. Killed, it goes on when started again.
 
+    Several processes share the work where torchrun starts them: docs/start.md.
+
     Example: `foretaste train clicks --out clicks-narm --model narm --set hidden_size=128 --set learning_rate=0.002`
 
     Parameters
@@ -59,6 +61,7 @@ def train(
     from foretaste.data.prepared import Prepared
     from foretaste.inspection import trained_facts
     from foretaste.recommender import RunRecipe
+    from foretaste.training import group
     from foretaste.training.checkpoint import forget
     from foretaste.training.progress import Live, together
     from foretaste.training.tracking import tracker
@@ -73,6 +76,9 @@ def train(
     _check_settings(recommender, given)
     asked = None if protocol is None else words.protocol(protocol)
     log, refit = Prepared.open(data), refit or plan.refit
+    if not group.first():
+        recommender.fit(log, protocol=asked, refit=refit, folder=run, device=device)
+        return
     with tracker(track).begin(out.name, recommender.settings, of=str(out.resolve())) as tracked:
         report = together(Live(recommender.training.metric), tracked)
         recommender.fit(log, protocol=asked, refit=refit, folder=run, device=device, report=report)

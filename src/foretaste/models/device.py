@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from foretaste.errors import ConfigError
 
 
 def usable(name: torch.device | str) -> torch.device:
-    """The device of this name: "cpu", "cuda", "cuda:1". Raises ConfigError in one sentence where it cannot be used."""
+    """The device of this name: "cpu", "cuda", "cuda:1". Raises ConfigError in one sentence where it cannot be used.
+
+    Of the processes that torchrun starts on a machine, each has a GPU of its own by the name "cuda".
+    """
+    if str(name) == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device).cpu()

@@ -16,8 +16,10 @@ from pathlib import Path
 import torch
 
 from foretaste.data.sequences import Sequences
+from foretaste.errors import ConfigError
 from foretaste.models.contract import SequenceModel, seeded
 from foretaste.training.batches import newest
+from foretaste.training.group import Group
 from foretaste.training.privileged import Teacher, turned_round
 from foretaste.training.run import Report, Run, TrainResult, Validate
 from foretaste.training.settings import TrainConfig
@@ -41,9 +43,15 @@ def train(
 
     Without `validate` it makes all passes: `config.epochs`, or as many as were best in the run that it is to be `like`,
     which leaves the schedule of the rate as it was in that run. `asked` says what `validate` measures: a run in
-    `folder` goes on only with the same.
+    `folder` goes on only with the same. Under torchrun every process calls this; see `group.py`.
     """
-    tell, before = report or (lambda facts: None), None
+    group = Group.here(torch.device(device))
+    if config.parallel and not group.alone:
+        raise ConfigError(
+            f"parallel = {config.parallel} hands states from row to row within one process, and this run has "
+            f"{group.size}: leave parallel at 0, or start it without torchrun"
+        )
+    tell, before = report if report and group.rank == 0 else (lambda facts: None), None
     earlier = config.earlier()
     if earlier is not None:
         before = train(
@@ -54,7 +62,7 @@ def train(
     teacher = _teacher(model, log, config, folder, device, tell) if config.privileged else None
     with seeded(config.seed):
         passes = config.epochs if like is None else like.best_epoch
-        run = Run(model.to(device), log, config, passes, validate, asked, folder, torch.device(device), tell, teacher)
+        run = Run(model.to(device), log, config, passes, validate, asked, folder, group, tell, teacher)
         return replace(run.run(), before=before)
 
 

@@ -51,6 +51,11 @@ class Negatives:
     log_q_target: Tensor
     """[N]: the same of the row's target."""
 
+    def of(self, rows: Tensor) -> Negatives:
+        """Those of some targets, by a mask or by numbers; a pool stays whole."""
+        items, log_q = (part if self.items.dim() == 1 else part[rows] for part in (self.items, self.log_q))
+        return Negatives(items, self.real[rows], log_q, self.log_q_target[rows])
+
 
 class Source(Protocol):
     """What the training loop asks for negatives."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from foretaste.data.sequences import Sequences
 from foretaste.models.contract import Query, SequenceModel
 from foretaste.training.batches import Batch
+from foretaste.training.group import Share
 from foretaste.training.losses import loss_of
 from foretaste.training.negatives import Negatives, generator
 from foretaste.training.privileged import Teacher
@@ -25,26 +26,34 @@ class Objective:
         self.sampler = sampler_of(log, model.n_items, config)
         self.touched = Touched(log, model.n_items) if self.sampler and config.exclude_touched else None
 
-    def __call__(self, batch: Batch, query: Query, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """The mean loss of the targets, to be reported, and all that is to be minimised."""
-        c, rows = self.config, None if batch.one_each else batch.rows
-        negatives = self._negatives(batch, epoch, step)
+    def __call__(self, share: Share, query: Query, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        """What the targets of this process add to the mean loss of the step, and to all that is to be minimised."""
+        c, batch = self.config, share.batch
+        rows = None if batch.one_each else batch.rows
+        negatives = self._negatives(share.whole, epoch, step)
+        if negatives is not None and share.mine is not None:
+            negatives = negatives.of(share.mine)
         if self.teacher is None:
             loss = loss_of(c.loss, self.model, query, batch.targets, negatives, rows=rows, **c.loss_options)
         else:
             loss = self.teacher.loss(self.model, query, batch, rows, **c.loss_options)
-        return loss, loss + self._beside(batch, negatives)
-
-    def _beside(self, batch: Batch, negatives: Negatives | None) -> Tensor | float:
-        """The model's auxiliary loss, and the penalty on what the step touched."""
         beside: Tensor | float = 0.0 if self.model.auxiliary is None else self.model.auxiliary
-        if self.config.l2:
-            items = batch.targets + 1
-            if negatives is not None:
-                items = torch.cat([items, negatives.items.reshape(-1)])
-            squares = self.model.squares(batch.users[batch.owners], items)
-            beside = beside + self.config.l2 * squares / len(batch.targets)
-        return beside
+        whole = (loss + beside) * share.weight + self._penalty(share, negatives)
+        return loss * share.weight, whole
+
+    def _penalty(self, share: Share, negatives: Negatives | None) -> Tensor | float:
+        """`l2` on what the step touched; a pool that all targets share is counted once, by all processes together."""
+        if not self.config.l2:
+            return 0.0
+        batch, items = share.batch, share.batch.targets + 1
+        drawn = items[:0] if negatives is None else negatives.items
+        split = share.mine is not None and drawn.dim() == 1
+        if not split:
+            items = torch.cat([items, drawn.reshape(-1)])
+        squares = self.model.squares(batch.users[batch.owners], items)
+        if split:
+            squares = squares + self.model.squares(batch.users[:0], drawn) / share.sharers
+        return self.config.l2 * squares / len(share.whole.targets)
 
     def _negatives(self, batch: Batch, epoch: int, step: int) -> Negatives | None:
         """What the targets of a step are compared with."""

@@ -19,6 +19,7 @@ from foretaste.errors import ConfigError, TrainingError
 from foretaste.models.contract import SequenceModel, State, query_cat, query_rows
 from foretaste.training.batches import Batch, batches, count_targets, parallel_batches
 from foretaste.training.checkpoint import fingerprint, forget, read_tensors, restore, run_state, write_tensors
+from foretaste.training.group import Group, Share
 from foretaste.training.objective import Objective
 from foretaste.training.privileged import Teacher
 from foretaste.training.settings import TrainConfig, aim_of, optimizer_of
@@ -56,13 +57,14 @@ class Run:
         validate: Validate | None,
         asked: str,
         folder: Path | None,
-        device: torch.device,
+        group: Group,
         report: Report,
         teacher: Teacher | None,
     ) -> None:
-        self.model, self.log, self.config, self.validate, self.device = model, log, config, validate, device
-        self.passes = passes
-        self.report, self.folder = report, folder
+        self.model, self.log, self.config, self.validate = model, log, config, validate
+        self.passes, self.group, self.device = passes, group, group.device
+        self.report, self.begun = report, folder
+        self.folder = folder if group.rank == 0 else None  # where this process writes
         self.which = {} if folder is None else {"log": fingerprint(log), "asked": asked if validate else ""}
         self.aim = aim_of(config)
         self.targets = count_targets(log, model.scope, self.aim)
@@ -83,6 +85,9 @@ class Run:
 
     def run(self) -> TrainResult:
         self._resume()
+        self.group.same(self.model)
+        if self.group.told({"epoch": self.epoch, "step": self.step}) != {"epoch": self.epoch, "step": self.step}:
+            raise ConfigError(f"{self.begun}: not every process reads the same checkpoint; give a folder that all see")
         try:
             while self.epoch < self.passes and not self._gave_up():
                 self._pass()
@@ -114,7 +119,8 @@ class Run:
         for index, batch in enumerate(self._batches()):
             if index < self.step:
                 continue  # made before the run was interrupted
-            if self.step and time.monotonic() - self.saved_at > self.config.checkpoint_seconds:
+            due = self.step and time.monotonic() - self.saved_at > self.config.checkpoint_seconds
+            if due and (self.group.alone or batch.fresh):  # a state that runs on is not known to the others
                 self.seconds = time.monotonic() - started
                 self._save()
             self._train_step(batch.to(self.device))
@@ -131,31 +137,40 @@ class Run:
                 }
             )
 
-    def _train_step(self, batch: Batch) -> None:
+    def _train_step(self, whole: Batch) -> None:
         """One batch forward, backward, and a step; keeps the state for what runs on."""
-        state = self._begin(batch)
-        query, after = self.model(batch.events, state, at=batch.at)
-        if batch.blank.any():
-            query = query_cat(query, query_rows(self.model.query(state), batch.blank))
-        count = len(batch.targets)
+        self.group.draw(self.config.seed, self.epoch, self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        value, count = self.group.sum(self.model, self._backward(self.group.share(whole))), len(whole.targets)
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the loss became {value} in pass {self.epoch + 1}, step {self.step + 1}: "
+                f"try a lower learning_rate (now {self.config.learning_rate}) or clip=1.0"
+            )
         if count:
             self._set_rate()
-            loss, whole = self.objective(batch, query, self.epoch, self.step)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"the loss became {value} in pass {self.epoch + 1}, step {self.step + 1}: "
-                    f"try a lower learning_rate (now {self.config.learning_rate}) or clip=1.0"
-                )
-            self.optimizer.zero_grad(set_to_none=True)
-            whole.backward()  # type: ignore[no-untyped-call]
             if self.config.clip:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
             self.optimizer.step()
             self._average()
             self.loss_sum += value * count
             self.done += count
+
+    def _backward(self, share: Share) -> float:
+        """Gradients of this process's rows; gives what they add to the mean loss of the step."""
+        batch = share.batch
+        if not len(batch.users):
+            return 0.0
+        state = self._begin(batch)
+        query, after = self.model(batch.events, state, at=batch.at)
         self.state = {name: part.detach() for name, part in after.items()}
+        if not len(batch.targets):
+            return 0.0
+        if batch.blank.any():
+            query = query_cat(query, query_rows(self.model.query(state), batch.blank))
+        loss, minimised = self.objective(share, query, self.epoch, self.step)
+        minimised.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
 
     def _begin(self, batch: Batch) -> State:
         """The state that each row of a batch starts from: the initial one, or that of the row that it runs on from."""
@@ -221,13 +236,15 @@ class Run:
     def _validated(self) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Metrics of the averaged weights where there are any, else of the current ones; and these weights as they were
         then, for whoever validates gives users that were never trained what a stranger has."""
+        current = _copy(self.model) if self.average else {}
+        if self.average:
+            self.model.load_state_dict(self.average)
         assert self.validate is not None
-        if not self.average:
-            return dict(self.validate(self.model)), _copy(self.model)
-        current = _copy(self.model)
-        self.model.load_state_dict(self.average)
-        metrics, weights = dict(self.validate(self.model)), _copy(self.model)
-        self.model.load_state_dict(current)
+        metrics = self.group.told(self.validate(self.model) if self.group.rank == 0 else {})
+        self.group.same(self.model)
+        weights = _copy(self.model)
+        if current:
+            self.model.load_state_dict(current)
         return metrics, weights
 
     def _save(self) -> None:
@@ -258,7 +275,7 @@ class Run:
         return {"config": self.config.as_dict(), "model": model, **size, **self.which}
 
     def _resume(self) -> None:
-        path = None if self.folder is None else self.folder / "checkpoint.safetensors"
+        path = None if self.begun is None else self.begun / "checkpoint.safetensors"
         if path is None or not path.exists():
             return
         tensors, facts = read_tensors(path)
