@@ -21,7 +21,7 @@ LIMITS = ServiceConfig(body_bytes=5000, events=5, k=4, history=6, candidates=3)
 @pytest.fixture
 def client() -> Iterator[TestClient]:
     app, _ = small_app(LIMITS)
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://localhost") as client:
         yield client
 
 
@@ -102,7 +102,7 @@ def test_recommendations_with_and_without_state(client: TestClient) -> None:
 def test_whole_numbers_mean_the_ids_that_are_written_so(client: TestClient) -> None:
     assert client.post("/events", json=event(5)).json()["unknown"] == []
     app, _ = small_app(trained=small_trained([5, 70, 900]))
-    with TestClient(app) as numbers:
+    with TestClient(app, base_url="http://localhost") as numbers:
         answer = numbers.post("/events", json=event("70", recommend={"k": 2, "exclude": ["5"]})).json()
         assert answer["unknown"] == []
         assert set(listed(answer)) == {70, 900}
@@ -318,7 +318,7 @@ def test_addresses_and_methods_that_are_not_there(client: TestClient) -> None:
 def test_roles() -> None:
     secrets = {role: f"a key with the role {role}" for role in ("read", "write", "admin")}
     app, _ = small_app(keys=Keys({hashed(secret): role for role, secret in secrets.items()}))
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://localhost") as client:
 
         def status(role: str | None, method: str, path: str, body: Any = None) -> int:
             headers = {} if role is None else {"Authorization": f"Bearer {secrets[role]}"}
@@ -396,7 +396,7 @@ def test_ids_with_line_ends_are_ids_of_their_own(client: TestClient) -> None:
 
 def test_events_of_a_request_that_fails_are_counted() -> None:
     app, engine = small_app()
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as client:
         plain = engine.chooser.best
         engine.chooser.best = lambda *_: 1 / 0  # type: ignore[assignment,method-assign]
         assert client.post("/events", json=event(id="e1", recommend={"k": 1})).status_code == 500

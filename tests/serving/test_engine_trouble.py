@@ -226,7 +226,7 @@ def test_items_of_other_types_over_http() -> None:
     small = small_trained(raw)
     titled = replace(small, items=Vocabulary(raw, {"title": ["Tea", "Milk", "Rum"]}))
     app, _ = small_app(trained=titled)
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://localhost") as client:
         sent = {"user": "ann", "item": str(raw[1]), "time": START, "recommend": {"k": 3, "leave_out_seen": True}}
         answer = client.post("/events", json=sent).json()
         assert (answer["outcomes"], answer["unknown"]) == (["applied"], [])

@@ -161,6 +161,28 @@ def test_without_a_key_only_this_machine_may_ask() -> None:
         check_host(host, Keys({hashed(SECRET): "read"}))
 
 
+@pytest.mark.parametrize(
+    ("host", "near"),
+    [
+        (b"localhost", True), (b"LOCALHOST:8000", True), (b"127.0.0.1:8000", True), (b"127.9.9.9", True),
+        (b"[::1]:8000", True), (b"[::1]", True), (b"example.org", False), (b"localhost.example.org:8000", False),
+        (b"127.0.0.1.example.org", False), (b"192.168.1.5:8000", False), (b"[::2]:8000", False), (b"", False),
+        (b"\xff", False), (b"[", False), (b":8000", False),
+    ],
+)  # fmt: skip
+def test_without_a_key_only_this_machines_names_are_answered(host: bytes, near: bool) -> None:
+    """A browser sends the name that a page of another site gave; that it points here makes it no page of ours."""
+    asked = {"method": "GET", "path": "/users/ann", "headers": [(b"host", host)]}
+    if near:
+        Keys().check(asked)
+    else:
+        with pytest.raises(Refused, match="answers to localhost"):
+            Keys().check(asked)
+    Keys().check({**asked, "path": "/health"})
+    with_key = (b"authorization", b"Bearer " + SECRET.encode())
+    Keys({hashed(SECRET): "read"}).check({**asked, "headers": [(b"host", host), with_key]})
+
+
 def test_the_example_of_a_file_of_keys(root: Path) -> None:
     keys = Keys.found(root / "docs" / "examples" / "keys.toml", {})
     keys.check(asked(b"Bearer an example, not a secret", "POST", "/events"))

@@ -124,7 +124,7 @@ def test_while_it_stops_who_connects_is_refused_and_not_left_waiting(run: Path, 
             return False
 
         with socket.create_connection(place, timeout=PATIENCE) as slow:
-            slow.sendall(b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+            slow.sendall(b"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
             slow.sendall(b"Content-Length: 9\r\n\r\n{")
             until(lambda: metric(service.url, "foretaste_open_requests") > 1, "an open request")
             service.process.send_signal(signal.SIGTERM)
@@ -255,5 +255,5 @@ def test_a_model_that_needs_times_is_served(tmp_path: Path) -> None:
     app, _, facts = build(Plan(run=run, store="memory"))
     said = greeting("http://127.0.0.1:1", facts, keyed=False).splitlines()[2]
     body = json.loads(shlex.split(said)[shlex.split(said).index("--json") + 1])
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://localhost") as client:
         assert client.post("/recommendations", json=body).status_code == 200

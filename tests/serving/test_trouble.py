@@ -47,7 +47,7 @@ ITEMS = Vocabulary(["tea", "milk"])
 def test_errors_of_the_engine(error: Exception, status: int, said: str) -> None:
     app, engine, _ = fake_app(ITEMS, ServiceConfig(retry_after=3))
     engine.wrong = error
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://localhost") as client:
         answer = client.post("/events", json=event())
         assert_problem(answer, status, said)
         assert "secret" not in answer.text
@@ -67,7 +67,7 @@ def test_of_several_users_it_is_said_whose_events_were_taken_in() -> None:
         return await plain(one)
 
     batcher.ask = ask  # type: ignore[method-assign]
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://localhost") as client:
         sent = [event(user="ann"), event(user="bob"), event(user="eve"), event(user="ann")]
         answer = client.post("/events", json={"events": sent})
         assert_problem(answer, 503, "the store is gone")
@@ -83,7 +83,7 @@ def test_a_store_that_is_gone_is_not_ready_but_healthy() -> None:
     def gone(_: Any) -> Any:
         raise StoreError("redis://localhost: connection refused")
 
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://localhost") as client:
         engine.store.read = gone  # type: ignore[method-assign]
         assert_problem(client.get("/ready"), 503, "connection refused")
         assert_problem(client.post("/events", json=event()), 503, "connection refused")
@@ -95,7 +95,7 @@ def test_a_store_that_is_gone_is_not_ready_but_healthy() -> None:
 def test_what_takes_too_long_is_answered_in_time() -> None:
     app, _, batcher = fake_app(ITEMS, ServiceConfig(timeout=0.05))
     batcher.slow = 5.0
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://localhost") as client:
         assert_problem(client.post("/events", json=event()), 504, "with the ids of its events")
         assert client.get("/health").status_code == 200
 
@@ -111,7 +111,7 @@ def test_too_much_at_once_is_refused_at_once_and_what_was_taken_is_answered() ->
     engine.ask_many = waiting  # type: ignore[method-assign]
 
     async def story() -> tuple[list[int], list[httpx.Response], int]:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://service") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://localhost") as client:
             sent = [client.post("/events", json=event(user=f"u{n}")) for n in range(10)]
             tasks = [asyncio.create_task(one) for one in sent]
             refused, _ = await asyncio.wait(tasks, timeout=2)
@@ -136,13 +136,13 @@ def test_too_much_at_once_is_refused_at_once_and_what_was_taken_is_answered() ->
 
 def test_a_large_request_does_not_fill_the_queue() -> None:
     app, _ = small_app(ServiceConfig(queue=64, events=1000))
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://localhost") as client:
         answer = client.post("/events", json={"events": [event(user=n) for n in range(1000)]})
         assert answer.json() == {"outcomes": 1000 * ["applied"], "unknown": []}
 
 
 def test_bodies_that_do_not_come_to_an_end() -> None:
-    head = b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = b"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     app, _ = small_app(ServiceConfig(timeout=0.5))
     with served(app) as url:
         place = (urlsplit(url).hostname, urlsplit(url).port)
@@ -170,7 +170,7 @@ def test_bodies_that_do_not_come_to_an_end() -> None:
 
 def test_the_end_finishes_what_waits_and_closes() -> None:
     app, engine, _ = fake_app(ITEMS)
-    with TestClient(app):
+    with TestClient(app, base_url="http://localhost"):
         assert not engine.closed
     assert engine.closed
     assert engine.asked[-1].user == "closed"
@@ -180,7 +180,7 @@ def test_the_log_is_json_without_names(capfd: pytest.CaptureFixture[str]) -> Non
     app, engine, _ = fake_app(ITEMS)
     logs.begin("info")
     try:
-        with TestClient(app) as client:
+        with TestClient(app, base_url="http://localhost") as client:
             client.post("/events", json=event(user="private person"))
             client.get("/users/private%20person")
             engine.wrong = RuntimeError("boom")

@@ -4,7 +4,8 @@
     shop = { role = "write", sha256 = "9f86d0..." }
 
 `admin` may what `write` may, and `write` what `read` may. Without any key everybody may everything, and then the
-service listens on this machine alone.
+service listens on this machine alone, and answers to this machine's own names alone: a page of another site that has
+its name point here (DNS rebinding) is refused.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,13 @@ class Keys:
     def check(self, scope: Mapping[str, Any]) -> None:
         """Refuse a request whose key does not allow it."""
         role = needed(scope["method"], scope["path"])
-        if role is None or not self.roles:
+        if role is None:
+            return
+        if not self.roles:
+            asked = next((value for name, value in scope["headers"] if name == b"host"), b"localhost")
+            if not _near(asked):
+                raise Refused(403, f"a service without keys answers to localhost, not to {asked.decode('latin-1')!r}; "
+                              f"give it --keys FILE or {VARIABLE}=role:key")  # fmt: skip
             return
         header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         scheme, _, key = header.partition(b" ")
@@ -76,15 +84,21 @@ class Keys:
 
 def check_host(host: str, keys: Keys) -> None:
     """Refuse to listen to other machines without a key."""
-    try:
-        near = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        near = False
-    if not near and not keys:
+    if not keys and not _near(host.encode() if ":" not in host else b"[%b]" % host.encode()):
         raise ConfigError(
             f"host {host}: without a key anybody who reaches this machine could read and forget users; give --keys "
             f"FILE or {VARIABLE}=role:key, or leave the host at 127.0.0.1"
         )
+
+
+@lru_cache(maxsize=256)
+def _near(host: bytes) -> bool:
+    """Does `name`, `name:port` or `[address]:port` mean this machine?"""
+    name = (host[1:].partition(b"]")[0] if host[:1] == b"[" else host.partition(b":")[0]).decode("latin-1")
+    try:
+        return name.lower() == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def hashed(key: str) -> str:
