@@ -72,7 +72,13 @@ def test_without_arguments_it_lists_the_commands(ft: Shell) -> None:
 
 
 def test_the_list_says_of_every_command_what_its_page_says(ft: Shell) -> None:
-    shown = " ".join(ft.well("--help").out.replace("│", " ").split())
+    """Here, where all are loaded, and in a new process, where none is and the list has words of its own."""
+    fresh = subprocess.run([sys.executable, "-m", "foretaste", "--help"], capture_output=True, text=True, check=True)
+    for text in (ft.well("--help").out, fresh.stdout):
+        _says_what_the_pages_say(" ".join(text.replace("│", " ").split()))
+
+
+def _says_what_the_pages_say(shown: str) -> None:
     for command, module in LOADED_LATE.items():
         function = getattr(importlib.import_module(f"foretaste.commands.{module}"), command)
         said = function.__doc__.splitlines()[0].replace("`", "")
@@ -250,8 +256,10 @@ def test_words_of_splits() -> None:
         splits.LastItem(),
     )
     assert words.parts_of("global-time:at=2014-09-30", "none", frozenset())[0] == splits.GlobalTime(at="2014-09-30")
-    with pytest.raises(ConfigError, match="did you mean 'last-item'"):
+    with pytest.raises(ConfigError, match="no split is called 'last-iten'; did you mean 'last-item'"):
         words.parts_of("last-iten", None, frozenset())
+    with pytest.raises(ConfigError, match=r"given, none$"):
+        words.parts_of("none:days=1, x=2", None, frozenset())
 
 
 def test_words_of_settings_protocols_parts_and_ids() -> None:

@@ -232,7 +232,7 @@ app.command(
 app.command(
     "foretaste.commands.replay:replay",
     name="replay",
-    help="Send a log to a running service, in the order of time. Sent twice, it is taken in once.",
+    help="Send a log to a running service, in the order of time. Sent again, what it remembers counts once.",
 )
 app.command("foretaste.commands.store:store", name="store", help="Look after a store of users, beside the service.")
 

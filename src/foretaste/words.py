@@ -72,10 +72,14 @@ def _named(word: str) -> tuple[str, dict[str, Any]]:
 
 
 def _split(word: str) -> Split | None:
-    from foretaste.data.splits import split_of
+    from foretaste.data.splits import KINDS, split_of
 
     name, options = _named(word)
-    return None if name == "none" and not options else split_of({"kind": name, **options})
+    if name == "none" and not options:
+        return None
+    if name.replace("_", "-") not in KINDS:
+        raise ConfigError(f"no split is called '{word}'; {nearest(name, [*KINDS, 'none'])}")
+    return split_of({"kind": name, **options})
 
 
 def with_unit(name: str, length: str) -> float:

@@ -609,12 +609,18 @@ def slow_order(rows: list[tuple[Any, ...]]) -> list[list[list[int]]]:
         places.sort(key=lambda p: (rows[p][3], rows[p][4], p))
         users.setdefault(("user", user) if user else ("session", session), []).append(places)
 
-    def first(places: list[int]) -> tuple[int, int]:
-        return min(rows[p][3] for p in places), min(places)
+    spots: dict[Any, set[int]] = {}
+    for user, session, *_, spot in rows:
+        spots.setdefault((user, spot), set()).add(session)
+    restart = any(user and len(sessions) > 1 for (user, _), sessions in spots.items())
+
+    def first(places: list[int]) -> tuple[int, int, int]:
+        """When it began; at which position, where these run over all of a user; in which row it stands first."""
+        return min(rows[p][3] for p in places), 0 if restart else rows[places[0]][4], min(places)
 
     for own in users.values():
         own.sort(key=first)
-    return sorted(users.values(), key=lambda own: (min(first(s)[0] for s in own), min(first(s)[1] for s in own)))
+    return sorted(users.values(), key=lambda own: (min(first(s)[0] for s in own), min(first(s)[2] for s in own)))
 
 
 @settings(max_examples=30)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tests.data.clicks import CLICKS, T, aside, columns_of, compressed, events, items, read, write
 
-from foretaste.data.events import Step
+from foretaste.data.events import EventLog, Step
 from foretaste.errors import ConfigError, DataError
 
 # ---------------------------------------------------------------- rows that cannot be used
@@ -187,6 +187,14 @@ def test_other_encodings(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- sources that cannot be read
+
+
+def test_one_of_several_files_without_a_column_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user,item,time\n1,a,5\n")
+    (tmp_path / "b.csv").write_text("user,item,when\n1,a,5\n")
+    said = r"b.csv has no column 'time' \(time=\), which another file of .* has; its columns: user, item, when"
+    with pytest.raises(DataError, match=said):
+        EventLog.read(tmp_path / "*.csv", user="user", item="item", time="time")
 
 
 @pytest.mark.parametrize(

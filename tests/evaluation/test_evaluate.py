@@ -216,6 +216,19 @@ def test_a_log_of_another_vocabulary_and_a_list_of_everything() -> None:
     assert any("training events" in note for note in evaluate(Bag(20), log, PerStep().cases(log, TRAIN)).facts.notes)
 
 
+def test_few_users_are_told_of() -> None:
+    def told(users: int) -> list[str]:
+        ends = 3 * np.arange(users + 1)
+        log = Sequences(
+            np.tile(np.array([1, 2, 3], np.int32), users), ends, ends, np.full(3 * users, TEST, np.uint8),
+            np.arange(users, dtype=np.int32),
+        )  # fmt: skip
+        return [note for note in evaluate(Bag(3), log, PerStep().cases(log), cutoffs=(1,)).facts.notes if "few" in note]
+
+    assert told(29) == ["29 users (or sessions without a user) are few: the true interval is wider than the one shown"]
+    assert not told(30)
+
+
 def test_a_session_model_that_is_asked_from_nothing_is_named() -> None:
     log = random_log(3)
     last = log.sessions[:-1][np.searchsorted(log.sessions, log.users[1:]) - 1]  # where each user's last session begins

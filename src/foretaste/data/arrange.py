@@ -4,8 +4,8 @@ The order, which nothing else decides again:
 
 - Events: by time (where the log has times), then position, then the row in the source. Never by the item.
 - Sessions of a user: by their first time, else their `session_order`, else their first row; each session stays in one
-  piece, also where two of them interleave (two open tabs). A log with users and positions but neither times nor
-  `session_order` takes positions as running over the whole user, unless they begin again in each session.
+  piece, also where two of them interleave (two open tabs). Where none of these tells two sessions apart and the log has
+  users and positions, the position of their first events does, unless positions begin again in each session.
 - Users, and sessions without a user: in the same way, by what they did first.
 
 What leaves DuckDB are flat arrays, a chunk at a time.

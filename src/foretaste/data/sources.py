@@ -54,6 +54,12 @@ class Source:
         if not isinstance(column, str):
             raise DataError(f"{argument}={column!r}: expected the name of a column of {self.label}")
         if column in self.types:
+            for part in self.parts:
+                if part.csv is not None and column not in part.csv.columns:
+                    raise DataError(
+                        f"{part.label} has no column '{column}' ({argument}=), which another file of {self.label} has; "
+                        f"its columns: {', '.join(part.csv.columns)}"
+                    )
             return
         same = [known for known in self.types if known.lower() == column.lower()]
         hint = f"did you mean '{same[0]}'? Known: {', '.join(self.types)}" if same else nearest(column, self.types)

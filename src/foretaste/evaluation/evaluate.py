@@ -34,6 +34,8 @@ from foretaste.models.topk import top_k
 
 __all__ = ["Evaluation", "evaluate"]
 
+FEW = 30
+"""Users below which a percentile bootstrap is known to be too sure."""
 TOKENS = 8192
 """Events fed in one call of the model."""
 CHUNK = 512
@@ -235,6 +237,9 @@ def _notes(model: SequenceModel, name: str, cases: Cases, asked: Questions, cuto
         yield f"{asked.left_out:,} cases had no target left and were not asked"
     if max(cutoffs) >= model.n_items:
         yield f"a list of {max(cutoffs)} holds all {model.n_items} items, so every known target is on it"
+    drawn = len(np.unique(asked.user))
+    if drawn < FEW:
+        yield f"{drawn} users (or sessions without a user) are few: the true interval is wider than the one shown"
 
 
 def _not_a_number(
