@@ -23,6 +23,7 @@ import pytest
 from foretaste import EventLog, Recommender, shop
 from foretaste.commands import compare as command
 from foretaste.compare import publish
+from foretaste.compare import search as searching
 from foretaste.compare.cases import read
 from foretaste.compare.cell import tune
 from foretaste.compare.cost import spent
@@ -57,6 +58,15 @@ def clicks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     log = EventLog.read(columns, user="user", session="session", item="item", time="time")
     log.prepare(GlobalTime(fraction=0.2), validation=GlobalTime(fraction=0.2), folder=folder)
     return folder
+
+
+def test_without_optuna_nothing_begins(
+    ft: Shell, clicks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "find_spec", lambda name: None)
+    ran = ft("compare", clicks, "--out", tmp_path / "out", "--models", "pop,narm")
+    assert (ran.status, "pip install 'foretaste[tune]'" in ran.err) == (2, True)
+    assert not (tmp_path / "out" / "cells").exists()
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from foretaste.compare import cases
 from foretaste.compare.cost import latency, made, memory, spent
 from foretaste.compare.grid import Grid, Place, Row
 from foretaste.compare.search import Settings, Stop, Trial, best_of, exactly, search
-from foretaste.compare.trials import Bench, Crew, Say, progress
+from foretaste.compare.trials import Bench, Crew, Say, progress, space_of
 from foretaste.data.files import write_text
 from foretaste.data.prepared import Prepared
 from foretaste.errors import ForetasteError, NeedsError
@@ -114,9 +114,8 @@ def tune(
             return crew.trial(change, stop, next(number))
         return bench.trial(change, stop, say, f"trial {next(number)}")
 
-    space = dict(plain.kind.space) if row.trials > 1 else {}
-    space = {name: one for name, one in space.items() if name not in row.settings}
-    if row.tries or not space:
+    space = space_of(row)
+    if not space:
         found = exactly(row.tries or ({},), train, at_once)
     else:
         current = {**plain.training.model_dump(), **plain.config.model_dump()}

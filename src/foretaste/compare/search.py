@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -224,13 +225,18 @@ def _distribution(optuna: Any, space: OneOf | Between, current: Any) -> Any:
     return optuna.distributions.FloatDistribution(low, high, log=space.log)
 
 
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError:
+def check_ready() -> None:
+    """Say before hours of work that Optuna is not there; it is not loaded yet."""
+    if find_spec("optuna") is None:
         raise ForetasteError(
             "searching settings needs Optuna, which is not installed: pip install 'foretaste[tune]'; "
             "without it, compare with --budget 1 (every model as it is)"
-        ) from None
+        )
+
+
+def _optuna() -> Any:
+    check_ready()
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna

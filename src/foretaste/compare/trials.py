@@ -25,11 +25,13 @@ from foretaste import words
 from foretaste.compare.cost import spent
 from foretaste.compare.grid import Grid, Place, Row
 from foretaste.compare.run import ended
-from foretaste.compare.search import Settings, Stop, Trial, named, read
+from foretaste.compare.search import Settings, Stop, Trial, check_ready, named, read
 from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import VALIDATION
 from foretaste.errors import ConfigError, ForetasteError, NeedsError, TrainingError
+from foretaste.models import model_class
 from foretaste.recommender import Recommender
+from foretaste.spaces import Space
 from foretaste.threads import WAITING
 
 Say = Callable[[dict[str, Any]], None]
@@ -49,6 +51,15 @@ def check(grid: Grid) -> None:
                 Recommender(row.model, **{**row.settings, **change})
             except ConfigError as error:
                 raise ConfigError(f"row '{row.name}': {error}") from None
+    if any(space_of(row) for row in grid.rows):
+        check_ready()
+
+
+def space_of(row: Row) -> Space:
+    """What a search of this row goes through: nothing where its tries are named, or where it is taken as it is."""
+    if row.tries or row.trials == 1:
+        return {}
+    return {name: one for name, one in model_class(row.model).space.items() if name not in row.settings}
 
 
 class Bench:
