@@ -84,6 +84,8 @@ def sent(operation: Any, mode: GenerationMode, examples: int) -> Counter[int]:
 @pytest.mark.parametrize(("path", "method"), ADDRESSES)
 def test_some_hundred_requests(api: Any, path: str, method: str) -> None:
     found = fuzz(api, path, method, 30)
+    while method == "POST" and 200 not in found and found.total() < 1000:  # few drawn requests can be answered
+        found += sent(api[path][method], GenerationMode.POSITIVE, 30)
     assert 503 not in found  # it would be asked nothing
     if method == "POST":
         assert {200, 422} <= set(found)
