@@ -72,14 +72,10 @@ def _named(word: str) -> tuple[str, dict[str, Any]]:
 
 
 def _split(word: str) -> Split | None:
-    from foretaste.data.splits import KINDS, split_of
+    from foretaste.data.splits import split_of
 
     name, options = _named(word)
-    if name == "none" and not options:
-        return None
-    if name.replace("_", "-") not in KINDS:
-        raise ConfigError(f"no split is called '{word}'; {nearest(name, [*KINDS, 'none'])}")
-    return split_of({"kind": name, **options})
+    return None if name == "none" and not options else split_of({"kind": name, **options}, beside=("none",))
 
 
 def with_unit(name: str, length: str) -> float:

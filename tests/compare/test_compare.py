@@ -23,7 +23,6 @@ import pytest
 from foretaste import EventLog, Recommender, shop
 from foretaste.commands import compare as command
 from foretaste.compare import publish
-from foretaste.compare import search as searching
 from foretaste.compare.cases import read
 from foretaste.compare.cell import tune
 from foretaste.compare.cost import spent
@@ -63,7 +62,7 @@ def clicks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_without_optuna_nothing_begins(
     ft: Shell, clicks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(searching, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "optuna", None)
     ran = ft("compare", clicks, "--out", tmp_path / "out", "--models", "pop,narm")
     assert (ran.status, "pip install 'foretaste[tune]'" in ran.err) == (2, True)
     assert not (tmp_path / "out" / "cells").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 import threading
 import time
@@ -10,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from foretaste.compare import search as searching
 from foretaste.compare.search import Settings, Stop, Trial, best_of, exactly, named, search
 from foretaste.errors import ConfigError, ForetasteError, TrainingError
 from foretaste.models import MODELS, model_class
@@ -120,7 +120,14 @@ def test_exactly_what_is_named_in_order() -> None:
 
 
 def test_without_optuna_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(searching, "find_spec", lambda name: None)
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any, **more: Any) -> Any:
+        if name == "optuna":
+            raise ImportError(name)
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ForetasteError, match=r"pip install 'foretaste\[tune\]'"):
         search(SPACE, NOW, 2, bowl, tmp_path / "journal", seed=0)
 

@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +145,7 @@ class _Study:
     """Optuna's study over a journal."""
 
     def __init__(self, space: Space, current: Settings, journal: Path, seed: int, at_once: int) -> None:
-        self.optuna = optuna = _optuna()
+        self.optuna = optuna = library()
         self.current, self.seed, self.several = current, seed, at_once > 1
         journal.parent.mkdir(parents=True, exist_ok=True)
         storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
@@ -225,18 +224,14 @@ def _distribution(optuna: Any, space: OneOf | Between, current: Any) -> Any:
     return optuna.distributions.FloatDistribution(low, high, log=space.log)
 
 
-def check_ready() -> None:
-    """Say before hours of work that Optuna is not there; it is not loaded yet."""
-    if find_spec("optuna") is None:
+def library() -> Any:
+    """Optuna; one sentence where it is missing."""
+    try:
+        import optuna
+    except ImportError:
         raise ForetasteError(
             "searching settings needs Optuna, which is not installed: pip install 'foretaste[tune]'; "
             "without it, compare with --budget 1 (every model as it is)"
-        )
-
-
-def _optuna() -> Any:
-    check_ready()
-    import optuna
-
+        ) from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna

@@ -25,7 +25,7 @@ from foretaste import words
 from foretaste.compare.cost import spent
 from foretaste.compare.grid import Grid, Place, Row
 from foretaste.compare.run import ended
-from foretaste.compare.search import Settings, Stop, Trial, check_ready, named, read
+from foretaste.compare.search import Settings, Stop, Trial, library, named, read
 from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import VALIDATION
 from foretaste.errors import ConfigError, ForetasteError, NeedsError, TrainingError
@@ -52,7 +52,7 @@ def check(grid: Grid) -> None:
             except ConfigError as error:
                 raise ConfigError(f"row '{row.name}': {error}") from None
     if any(space_of(row) for row in grid.rows):
-        check_ready()
+        library()
 
 
 def space_of(row: Row) -> Space:

@@ -287,10 +287,10 @@ KINDS: dict[str, type[Split]] = {
 }
 
 
-def split_of(values: Mapping[str, Any]) -> Split:
-    """The split that a recipe names: `{kind = "global-time", days = 7}`."""
+def split_of(values: Mapping[str, Any], *, beside: tuple[str, ...] = ()) -> Split:
+    """The split that a recipe names: `{kind = "global-time", days = 7}`; `beside`: words that the caller takes besides."""
     rest = dict(values)
     kind = str(rest.pop("kind", "")).replace("_", "-")
     if kind not in KINDS:
-        raise ConfigError(f"split: kind = {kind!r} is not known; {nearest(kind, KINDS)}")
+        raise ConfigError(f"split: kind = {kind!r} is not known; {nearest(kind, [*KINDS, *beside])}")
     return KINDS[kind].of(rest)

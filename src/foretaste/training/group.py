@@ -46,8 +46,13 @@ class Share:
     """Its rows of it, maybe none."""
     mine: Tensor | None
     """[N] bool: which of the step's targets are its own; None where all are."""
-    sharers: int
-    """Processes that have a target of this step."""
+    size: int
+    """Processes that share it."""
+
+    @property
+    def sharers(self) -> int:
+        """Those of them that have a target of this step."""
+        return int(torch.bincount(self.whole.owners % self.size).count_nonzero())
 
     @property
     def weight(self) -> float:
@@ -109,7 +114,7 @@ class Group:
             owners=whole.owners[mine] // self.size,
             places=whole.places[mine.cpu().numpy()],
         )
-        return Share(whole, batch, mine, len(set((whole.owners % self.size).tolist())))
+        return Share(whole, batch, mine, self.size)
 
     def draw(self, *key: int) -> None:
         """Make what this process draws next, such as dropout, depend on the key and its rank; alone, leave it be."""

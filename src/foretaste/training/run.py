@@ -86,7 +86,8 @@ class Run:
     def run(self) -> TrainResult:
         self._resume()
         self.group.same(self.model)
-        if self.group.told({"epoch": self.epoch, "step": self.step}) != {"epoch": self.epoch, "step": self.step}:
+        place = {"epoch": self.epoch, "step": self.step}
+        if self.group.told(place) != place:
             raise ConfigError(f"{self.begun}: not every process reads the same checkpoint; give a folder that all see")
         try:
             while self.epoch < self.passes and not self._gave_up():
