@@ -288,7 +288,7 @@ KINDS: dict[str, type[Split]] = {
 
 
 def split_of(values: Mapping[str, Any], *, beside: tuple[str, ...] = ()) -> Split:
-    """The split that a recipe names: `{kind = "global-time", days = 7}`; `beside`: words that the caller takes besides."""
+    """The split that a recipe names: `{kind = "global-time", days = 7}`. `beside`: other words the caller takes."""
     rest = dict(values)
     kind = str(rest.pop("kind", "")).replace("_", "-")
     if kind not in KINDS:
