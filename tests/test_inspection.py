@@ -330,6 +330,8 @@ def test_the_command_writes_a_page_and_keeps_json_whole(
     Recommender("pop").fit(Prepared.open("log")).save("pop")
     refused = ft("inspect", "pop", "--html", "pop.html")
     assert (refused.status, "has no page" in refused.err, Path("pop.html").exists()) == (2, True, False)
+    refused = ft("inspect", "log", "--item", "article")
+    assert (refused.status, "was read and cleaned when it was made" in refused.err) == (2, True)
 
 
 def test_a_prepared_folder_and_a_recommender(tmp_path: Path) -> None:

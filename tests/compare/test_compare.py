@@ -68,6 +68,14 @@ def test_without_optuna_nothing_begins(
     assert not (tmp_path / "out" / "cells").exists()
 
 
+def test_several_processes_compare_nothing(
+    ft: Shell, clicks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    ran = ft("compare", clicks, "--out", tmp_path / "out", "--models", "pop,narm")
+    assert (ran.status, "start it without torchrun" in ran.err, (tmp_path / "out").exists()) == (2, True, False)
+
+
 @pytest.fixture(scope="module")
 def compared(clicks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """pop, a twin of it, bpr-mf, and a model whose needs the log does not meet."""

@@ -36,6 +36,10 @@ def inspect(
     from foretaste.inspection import inspect_folder, is_ours, of_folder, of_log
 
     place, ours = Path(source), is_ours(source)
+    if ours and (columns != options.NO_COLUMNS or steps != options.NO_STEPS):
+        raise ConfigError(
+            f"{source}: was read and cleaned when it was made; leave out what says how a log is read, or give the log"
+        )
     if ours and (place / "recommender.json").exists():
         if html is not None:
             raise ConfigError(f"{source}: a saved recommender has no page; leave out --html, or give the log")

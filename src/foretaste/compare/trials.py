@@ -33,6 +33,7 @@ from foretaste.models import model_class
 from foretaste.recommender import Recommender
 from foretaste.spaces import Space
 from foretaste.threads import WAITING
+from foretaste.training.group import several
 
 Say = Callable[[dict[str, Any]], None]
 ERRORS = {"TrainingError": TrainingError, "NeedsError": NeedsError}
@@ -45,6 +46,11 @@ class GivenUp(Exception):
 
 def check(grid: Grid) -> None:
     """Refuse what a model does not take, in any row and any of its tries, before hours of work on the others."""
+    if several():
+        raise ConfigError(
+            "this is one of several processes that torchrun started, and here each model is trained by one alone: "
+            "start it without torchrun, and make several at once with --workers"
+        )
     for row in grid.rows:
         for change in row.tries or ({},):
             try:

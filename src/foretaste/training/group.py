@@ -74,7 +74,7 @@ class Group:
     @classmethod
     def here(cls, device: torch.device) -> Group:
         """The group that torchrun started, joined on first use; else this process alone."""
-        if os.environ.get("WORLD_SIZE", "1") == "1":
+        if not several():
             return cls(device=device)
         if not {"RANK", "MASTER_ADDR"} <= set(os.environ):
             raise ConfigError(
@@ -156,6 +156,11 @@ class Group:
         dist.broadcast(text, 0)
         found: dict[str, Any] = json.loads(bytes(text.tolist()))
         return found
+
+
+def several() -> bool:
+    """Is this one of several processes, as torchrun starts them?"""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def first() -> bool:
