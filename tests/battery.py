@@ -300,6 +300,36 @@ def test_the_explanation_is_the_same_for_any_cut(name: str, variant: dict[str, o
 
 
 @every_model
+def test_parts_that_differ_by_the_candidate_are_named(name: str, variant: dict[str, object]) -> None:
+    """Whoever shows them takes the candidate's axis away, and no other one of size 1."""
+    model, events = make(name, variant), random_events()
+    with torch.no_grad():
+        one, three = (model.explain(events, model.initial_state(users_of(events)), items)
+                      for items in (torch.tensor([4]), torch.tensor([4, 1, N_ITEMS])))  # fmt: skip
+    assert {key for key in one if one[key].shape != three[key].shape} == set(model.by_candidate) & one.keys()
+
+
+@every_model
+def test_training_reads_the_state_or_says_that_it_does_not(name: str, variant: dict[str, object]) -> None:
+    skip_unless_applicable(name, "gradients")
+    model, events = make(name, variant).train(), random_events()
+    answered = []
+    for start in (0, 6):
+        torch.manual_seed(0)  # dropout is the same
+        state = model.initial_state(users_of(events))
+        if start:
+            model.eval()
+            state = model(events.cut(0, start), state)[1]
+            model.train()
+        torch.manual_seed(1)
+        query, _ = model(events.cut(6, 7), state)
+        answered.append(query if isinstance(query, torch.Tensor) else torch.cat([*map(torch.flatten, query.values())]))
+    fresh, later = answered
+    if not model.carries:
+        assert torch.equal(fresh, later)
+
+
+@every_model
 def test_a_user_without_training_is_a_stranger(name: str, variant: dict[str, object]) -> None:
     """Weights drawn for one who then had no event in training are no taste: `forget` leaves nothing of them."""
     model, events = make(name, variant), random_events()

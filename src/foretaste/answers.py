@@ -41,7 +41,7 @@ def answered(
 ) -> tuple[dict[str, Any], str]:
     """The best `k` items after a history, as plain facts and as text; `beside` it its user, times and sessions."""
     found = recommender.recommend(history, k, leave_out_seen=leave_out_seen, **beside)
-    reasons = recommender.explain(history, **beside) if explain else {}
+    reasons = recommender.explain(history, item=found.ids[0] if found.ids else None, **beside) if explain else {}
     title = Titles(recommender)
     lines = [f"{place:3}. {title[raw]}  ({score:.3f})" for place, (raw, score) in enumerate(found, start=1)]
     if len(found) < k:

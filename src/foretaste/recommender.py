@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic import Field
 
 import foretaste
@@ -123,11 +122,9 @@ class Recommender:
         asked = _questions(log, VALIDATION, protocol) if has_slice else None
 
         training = log.of_part(TRAIN)
-        strangers = torch.from_numpy(np.setdiff1d(np.arange(1, model.n_users + 1), training.user_numbers))
 
         def validate(candidate: SequenceModel) -> Mapping[str, float]:
             assert asked is not None
-            candidate.forget(strangers)  # users of the validation part alone
             return evaluate(candidate, log, asked, cutoffs=cutoffs, device=device).means()
 
         model.count(training)

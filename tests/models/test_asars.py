@@ -72,6 +72,13 @@ def scores(model: ASARS, batch: Events, user: int = 1) -> Tensor:
     return model.score(model(batch, start(model, user))[0])[0]
 
 
+def leveled(model: ASARS) -> ASARS:
+    """With the level in its scores, as in training."""
+    if model.temporal is not None:
+        model.temporal.train()
+    return model
+
+
 class Slow:
     """ASARS from the paper's equations: one event at a time, lists and loops, nothing shared with the model."""
 
@@ -228,7 +235,7 @@ def test_golden_attention() -> None:
 @pytest.mark.parametrize("config", VARIANTS, ids=str)
 @pytest.mark.parametrize("user", [0, 2])
 def test_one_pass_equals_the_slow_version(config: dict[str, object], user: int) -> None:
-    model, batch = small(**config), events()
+    model, batch = leveled(small(**config)), events()
     fast, slow = scores(model, batch, user), Slow(model, user)
     torch.testing.assert_close(model.score(model.query(start(model, user)))[0, 0], slow.scores(), rtol=0, atol=1e-10)
     reasons = model.explain(batch, start(model, user)).get("attention")
@@ -242,7 +249,7 @@ def test_one_pass_equals_the_slow_version(config: dict[str, object], user: int) 
 
 @pytest.mark.parametrize("config", VARIANTS, ids=str)
 def test_the_gradient_of_all_prefixes_is_the_sum_over_prefixes(config: dict[str, object]) -> None:
-    model, targets = small(**config), torch.tensor(ITEMS[1:]) - 1
+    model, targets = leveled(small(**config)), torch.tensor(ITEMS[1:]) - 1
     scores(model, events().cut(0, 9)).log_softmax(-1)[torch.arange(9), targets].sum().backward()
     whole = {name: weight.grad.clone() for name, weight in model.named_parameters()}
     model.zero_grad()
@@ -352,7 +359,8 @@ def test_what_leaks_is_never_asked_and_is_marked() -> None:
         trained.recommend([1, 2], times=[0, 5])
     log = log_of([0, 20, 120, 200], [0, 4], [0, 4], [1], dwell=[20, 100, 80, 0])
     assert "causal = False" in evaluate(model, log, PerStep().cases(log, 0)).facts.notes[0]
-    assert small(mode="paper", variant="user_cat").causal, "reads no time at all"
+    with pytest.raises(ConfigError, match="variant 'user_cat' reads none"):
+        small(mode="paper", variant="user_cat")
 
 
 # ------------------------------------------------------------------------ users
@@ -406,12 +414,16 @@ def test_each_temporal_term_is_switched_off_alone() -> None:
 
 
 def test_the_level_moves_no_ranking() -> None:
+    """It is in the scores of training, alike for all items, and in no answer, where float32 would pay for it."""
     model, batch = small(temporal=True), events()
-    before = scores(model, batch)
+    answered, before = scores(model, batch), scores(leveled(model), batch)
     model.temporal.mu.data += 3
     model.temporal.user_bias.data += torch.tensor([1.0, 2, 3, 4])
     after = scores(model, batch)
     torch.testing.assert_close(after - before, torch.full_like(before, 5.0))
+    moved = before - answered
+    torch.testing.assert_close(moved, moved[:, :1].expand_as(moved))
+    assert torch.equal(scores(model.eval(), batch), answered)
 
 
 def test_a_session_leaves_something_behind_once_the_next_begins() -> None:

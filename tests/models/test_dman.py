@@ -1,5 +1,6 @@
 """DMAN against the equations: golden numbers, a slow version written event by event, and the paper's identities."""
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -12,12 +13,14 @@ from torch import Tensor, nn
 
 from foretaste.data.sequences import TEST, TRAIN
 from foretaste.data.simulate import known
+from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError
 from foretaste.evaluation.evaluate import evaluate
 from foretaste.evaluation.protocols import PerStep
 from foretaste.models.contract import Events, State, seeded
 from foretaste.models.dman import DMAN
 from foretaste.models.routing import Routing, reconstruction_loss, squash
+from foretaste.models.saved import Trained
 from foretaste.training.loop import TrainConfig, train
 
 VARIANTS = [
@@ -440,6 +443,23 @@ def test_defaults_are_the_papers_and_unknown_keys_are_refused() -> None:
         DMAN.Config(segmnt=3)
     with pytest.raises(ConfigError, match="slots"):
         DMAN.Config(slots=0)
+    with pytest.raises(ConfigError, match="rounds"):  # with more, cuts of a history end apart
+        DMAN.Config(rounds=4)
+
+
+def test_one_layer_is_still_a_row_for_each_level() -> None:
+    items = Vocabulary(list(range(1, 13)))
+    for layers in (1, 2):
+        because = Trained("dman", small(layers=layers).float(), items, None, {}).explain(HISTORY)
+        assert [len(level) for level in because["memory"]] == [3] * layers
+
+
+def test_after_training_it_holds_no_graph() -> None:
+    log, model = known("distant", seed=0), DMAN(12, DMAN.Config(embedding_size=4, segment=5, slots=2))
+    model = DMAN(log.n_items, model.config)
+    train(model, log.sequences.of_part(TRAIN), TrainConfig.of({**DMAN.recipe, "epochs": 1}))
+    assert model.auxiliary is None
+    copy.deepcopy(model)
 
 
 def recall(seed: int, **config: object) -> tuple[float, float, float]:

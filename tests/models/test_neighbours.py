@@ -203,6 +203,24 @@ def test_a_log_of_the_ages_keeps_its_old_sessions_apart() -> None:
     assert found[1] > 0
 
 
+@pytest.mark.parametrize(
+    ("config", "open_", "old"),
+    [
+        ({"days": 2.5}, [1], [1, 3]),
+        ({"days": 2.5, "idf": 5.0}, [1], [1, 3]),
+        ({"place": 0.2, "step": 0.2}, [5, 6, 7, 1], [5, 3]),
+    ],
+)
+def test_a_faint_vote_counts_beside_a_strong_one(config: dict, open_: list[int], old: list[int]) -> None:
+    """A session of today, thirty that are e^-60 or e^-30 as near, and an item that stood with none of them."""
+    sessions = [*[old] * 30, *[[4, 8]] * 50, [1, 2]]
+    log = log_of(sessions, [*[DAY] * 30, *[DAY] * 50, (151 if "days" in config else 1) * DAY])
+    found = run(made("vstan", log, 40_000, **config), open_)
+    best = np.argsort(-found, kind="stable") + 1
+    assert 2 in best[:2]
+    assert best.tolist().index(3) < best.tolist().index(4)
+
+
 def test_later_sessions_go_first_where_they_are_equal() -> None:
     log = log_of([[1, 2], [1, 3], [1, 4]], [30, 90, 60])
     for name in KINDS:

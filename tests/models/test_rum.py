@@ -5,13 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from foretaste.answers import answered
 from foretaste.data.sequences import Sequences
+from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError
 from foretaste.models import rum
 from foretaste.models.contract import Events, SequenceModel, seeded
 from foretaste.models.rum import RUM, FeatureRUM, ItemRUM
+from foretaste.models.saved import Trained
+from foretaste.recommender import Recommender
 from foretaste.training.loop import TrainConfig, train
 
 HERE = Path(__file__).parent
@@ -305,6 +309,23 @@ def test_blocks_of_candidates_change_nothing(
     torch.testing.assert_close(model.score(query, own), whole.gather(-1, own - 1))
 
 
+def test_reasons_are_those_of_the_first_of_the_list() -> None:
+    """Each candidate has reasons of its own: not those of what was seen and left out."""
+    raw = [f"i{n}" for n in range(1, N_ITEMS + 1)]
+    recommender, moved = Recommender("rum-item"), 0
+    for seed in range(20):
+        with seeded(seed):
+            model = ItemRUM(N_ITEMS, RUM.Config(embedding_size=4, slots=3, alpha=1.0, beta=9.0, init="normal"), 2)
+            nn.init.normal_(model.item.weight[1:])
+        recommender._trained = Trained("rum-item", model.eval(), Vocabulary(raw), None, {})
+        history = ["i3", "i1", "i5"]
+        facts, _ = answered(recommender, history, 2, leave_out_seen=True)
+        wanted = recommender.explain(history, item=facts["items"][0])
+        assert facts["because"]["attention"] == [list(pair) for pair in wanted["attention"]]
+        moved += wanted != recommender.explain(history)
+    assert moved
+
+
 def test_writes_learn_only_if_gradients_flow_through_them() -> None:
     """E and A are behind the memory: with the state cut off before the answer nothing reaches them."""
     model, events = small("feature").train(), Events.of([[3, 1, 5]])
@@ -376,5 +397,7 @@ def test_defaults_are_the_papers_and_unknown_keys_are_refused() -> None:
     recipe = TrainConfig.of(ItemRUM.recipe)
     assert (recipe.loss, recipe.negatives, recipe.sampler, recipe.first) == ("bce", 1, "uniform", True)
     assert small("item", beta=2.5, learn_beta=True).state_dict()["beta"] == 2.5
+    with pytest.raises(ConfigError, match="attention = 'ones' has no strength to learn"):
+        RUM.Config(attention="ones", learn_beta=True)
     with pytest.raises(ConfigError, match="did you mean 'slots'"):
         RUM.Config(slot=3)

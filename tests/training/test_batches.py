@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from foretaste.data.sequences import Scope, Sequences
 from foretaste.models.contract import Events, SequenceModel, State
-from foretaste.training.batches import Aim, batches, count_targets
+from foretaste.training.aims import Aim, Targets
+from foretaste.training.batches import batches
 from foretaste.training.loop import train
 from foretaste.training.settings import TrainConfig
 
@@ -57,18 +58,17 @@ def slowly(log: Sequences, scope: Scope, aim: Aim) -> list[Asked]:
                 continue
             if aim.targets == "event":
                 before = [j - distance for distance in range(1, aim.ahead + 1)]
-                last = min(place + aim.ahead - 1, stop - 1)
             else:
                 begin = session.index(session[j])
                 if any(may(n) and log.items[n] == log.items[place] for n in places[begin:j]):
                     continue  # a session is a set
                 before = [begin - 1] if aim.targets == "session" or session[j] == session[-1] else []
                 last = int(log.sessions[session[j]]) - 1
-            found += [
-                (user, places[p] if p >= 0 else -1, int(log.items[place]), last)
-                for p in before
-                if p >= 0 or (p == -1 and opening)
-            ]
+            for p in before:
+                if p >= 0 or (p == -1 and opening):
+                    if aim.targets == "event":
+                        last = places[min(p + aim.ahead, len(places) - 1)]
+                    found.append((user, places[p] if p >= 0 else -1, int(log.items[place]), last))
     return found
 
 
@@ -113,7 +113,10 @@ def test_batches_ask_what_a_walk_over_the_log_asks(
     log, aim = random_log(seed), Aim(targets, ahead if targets == "event" else 1, first, latest)
     wanted = slowly(log, scope, aim)
     assert Counter(asked_in_batches(log, scope, aim, budget, chunk)) == Counter(wanted)
-    assert count_targets(log, scope, aim) == len(wanted)
+    targets_ = Targets.of(log, scope, aim)
+    assert targets_.count == len(wanted)
+    assert targets_.items(9).tolist() == [sum(item == i for _, _, item, _ in wanted) for i in range(1, 10)]
+    assert targets_.users(log, scope).tolist() == sorted({user for user, *_ in wanted})
 
 
 def test_by_hand() -> None:

@@ -16,7 +16,8 @@ from foretaste.data.sequences import Sequences
 from foretaste.errors import ConfigError, SavedFileError, TrainingError
 from foretaste.models.contract import SequenceModel, seeded
 from foretaste.models.narm import NARM
-from foretaste.training.batches import batches, count_targets
+from foretaste.training.aims import Targets
+from foretaste.training.batches import batches
 from foretaste.training.checkpoint import read_tensors, write_tensors
 from foretaste.training.loop import TrainConfig, train
 from foretaste.training.settings import optimizer_of
@@ -50,7 +51,7 @@ def test_a_pass_asks_every_next_event_once(budget: int, chunk: int) -> None:
         assert batch.events.shape[1] <= chunk
     wanted = [pair for row in rows for pair in itertools.pairwise(row)]
     assert sorted(asked) == sorted(wanted)
-    assert count_targets(log_of(rows), "session") == len(wanted)
+    assert Targets.of(log_of(rows), "session").count == len(wanted)
 
 
 def test_batches_hold_about_the_budget_and_little_padding() -> None:

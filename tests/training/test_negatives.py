@@ -14,7 +14,9 @@ from torch import Tensor
 
 from foretaste.data.sequences import Sequences
 from foretaste.errors import ConfigError
+from foretaste.models.baselines.gru4rec import GRU4Rec
 from foretaste.training.negatives import InBatch, Negatives, Popularity, Sampler, Uniform, generator
+from foretaste.training.settings import TrainConfig, sampler_of
 from foretaste.training.touched import Past, Touched
 
 COUNTS = [50, 20, 20, 5, 3, 1, 1, 0]
@@ -162,6 +164,19 @@ def test_more_negatives_join_those_of_the_batch() -> None:
     np.testing.assert_allclose(drawn.log_q.exp(), both[drawn.items - 1], rtol=1e-5)
     alone = InBatch(law, extra).sample(torch.tensor([4, 1, 2]), 0, generator(0))
     assert alone.items.tolist() == [5, 2, 3]
+
+
+def test_the_law_of_the_batch_is_that_of_targets() -> None:
+    """Two rows of clicks on 1 and 2 and a purchase of 3; one of them begins with 4, which nobody asks for."""
+    log = Sequences(
+        np.array([1, 2, 3, 4, 1, 2, 3], np.int32), np.array([0, 3, 7]), np.array([0, 3, 7]), np.zeros(7, np.uint8),
+        np.array([1, 2], np.int32), target=np.array([0, 0, 1, 1, 0, 1, 1], bool),
+    )  # fmt: skip
+    config = TrainConfig(loss="sampled_softmax", sampler="batch")
+    source = sampler_of(GRU4Rec(4, GRU4Rec.Config(scope="user")), log, config)
+    assert isinstance(source, InBatch)
+    once = np.array([1, 1, 2, 1])  # 2 is asked once, 3 twice; what never is counts as once
+    np.testing.assert_allclose(source.law.log_q(torch.arange(1, 5)).exp(), once / once.sum(), rtol=1e-5)
 
 
 def listed(log: Sequences, places: np.ndarray) -> list[set[int]]:

@@ -1,4 +1,4 @@
-"""Users of the validation part alone, what a refit has learnt of it, and a recommender that is trained again."""
+"""Users of whom training asks nothing, what a refit has learnt of a validation, a recommender that is trained again."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from foretaste import EventLog, Recommender
 from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import VALIDATION
 from foretaste.data.splits import GlobalTime
+from foretaste.evaluation.protocols import Product
 
 DAY = 86_400
 
@@ -56,6 +57,31 @@ def test_who_was_not_in_training_is_a_stranger(prepared: Prepared, model: str, s
     times = {"times": [1_800_000_000], "sessions": [1]} if model in ("asars", "lsamn") else {}
     known, unknown = (found.recommend([3], user=who, k=7, **times) for who in (11, "nobody"))
     assert [item for item, _ in known] == [item for item, _ in unknown]
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ("fpmc", {"before": {"epochs": 1}, "recent": 0.5}),
+        ("hrm", {}),
+        ("caser", {"embedding_size": 8}),
+        ("lsamn", {"embedding_size": 8}),
+    ],
+)
+@pytest.mark.parametrize("validated", [True, False])
+def test_who_was_asked_nothing_is_a_stranger(model: str, settings: dict[str, Any], validated: bool) -> None:
+    """One event follows nothing: no step moves the weights of who has no more, and none as they were drawn is left."""
+    user = [*range(6, 12), *(who for _ in range(12) for who in range(6))]
+    item = [(who + n * n) % 7 for n, who in enumerate(user)]
+    columns = {"user": user, "item": item, "time": [1_700_000_000 + DAY * n // 6 for n in range(len(user))]}
+    log = EventLog.read(columns, user="user", item="item", time="time").sessions(gap="1h")
+    prepared = log.prepare(None, validation=GlobalTime(fraction=0.1) if validated else None)
+    found = Recommender(model, epochs=2, **settings).fit(prepared, protocol=Product(), refit=False)
+    users = prepared.users
+    assert users is not None
+    weight = found.trained.model.state_dict()["user.weight"][[users.number(who) for who in range(12)]]
+    torch.testing.assert_close(weight[6:], weight[:6].mean(0).expand(6, -1))
+    assert weight[:6].unique(dim=0).shape[0] == 6
 
 
 def test_a_refit_has_seen_the_validation_part_and_says_so(prepared: Prepared) -> None:

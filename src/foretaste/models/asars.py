@@ -41,7 +41,7 @@ class ASARS(SequenceModel):
     """Attentional Session-Aware Recommender System. Score: o . e_k + b_k, one inner product; indexable."""
 
     class Config(Settings):
-        """Sizes and variants; the defaults are the paper's."""
+        """Sizes and variants; the defaults are the paper's, but for the mode and for user_dropout, which it lacks."""
 
         variant: Literal["time_user", "user_att", "user_cat", "time_att", "time_cat", "none"] = "time_user"
         """Attention by time, user beside it; attention by user; no attention, user beside it; attention by time alone;
@@ -89,6 +89,8 @@ class ASARS(SequenceModel):
                 raise ValueError(f"temporal moves the user's vector, and variant '{self.variant}' has none")
             if self.query == "last" and self.variant not in ("time_user", "time_att"):
                 raise ValueError(f"query = 'last' asks the attention by time, and variant '{self.variant}' has none")
+            if self.mode == "paper" and not self.reads_bins:
+                raise ValueError(f"mode = 'paper' is about time, and variant '{self.variant}' reads none: leave it out")
             return self
 
         @property
@@ -129,9 +131,7 @@ class ASARS(SequenceModel):
         if self.attends:
             self.W_s = nn.Linear(H, H if self.attends == "time" else c.user_size)
         self.out = nn.Linear(H + (c.user_size if "user" in c.variant else 0), D)  # FC
-        terms = {"drift": c.drift, "dev": c.dev, "item_bins": c.item_bins, "level": c.level}
-        sizes = n_items, n_users, H, c.user_size, c.max_bins, c.bin_rank
-        self.temporal = Temporal(*sizes, **terms) if c.temporal else None
+        self.temporal = Temporal(n_items, n_users, c) if c.temporal else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -10,11 +10,15 @@ Left open by the paper, and what was chosen:
   days. A session is scaled by the dev of its last event. An unknown user has the mean time of all events.
 - b_{i,bin} as a full table would be items times a thousand bins. Here it is c_i . z_bin, of rank `bin_rank`: what the
   query carries is z_bin, and the score stays one inner product. A rank of the number of bins is the full table.
+- Equation 14 is printed with dev_i(t); the text speaks of the user, and it is dev_u here.
 - mu and b_u + alpha_u dev_u(t) are alike for all items. They move no ranking, and no loss that compares items sees
-  them; only TOP1's second term and the cross-entropy of single items do. `level = False` leaves them out.
+  them; only TOP1's second term and the cross-entropy of single items do. So they stand in the scores of training alone:
+  in float32 a level of 10 would make equal what differs by a millionth. `level = False` leaves them out altogether.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +27,9 @@ from torch import Tensor, nn
 from foretaste.data.sequences import Sequences
 from foretaste.models.bins import given
 from foretaste.models.contract import State
+
+if TYPE_CHECKING:
+    from foretaste.models.asars import ASARS
 
 DAY = 86_400
 
@@ -33,20 +40,17 @@ class Temporal(nn.Module):
     origin: Tensor
     mean_day: Tensor
 
-    def __init__(
-        self, n_items: int, n_users: int, hidden: int, size: int, bins: int, rank: int, *,
-        drift: bool, dev: bool, item_bins: bool, level: bool,
-    ) -> None:  # fmt: skip
+    def __init__(self, n_items: int, n_users: int, c: ASARS.Config) -> None:
         super().__init__()
-        self.drift, self.scaled, self.item_bins, self.leveled = drift, dev, item_bins, level
-        if drift:
-            self.gru = nn.GRU(hidden, size, batch_first=True)
-        if drift or level:
+        self.drift, self.scaled, self.item_bins, self.leveled = c.drift, c.dev, c.item_bins, c.level
+        if c.drift:
+            self.gru = nn.GRU(c.hidden_size, c.user_size, batch_first=True)
+        if c.drift or c.level:
             self.alpha = nn.Parameter(torch.empty(1 + n_users))            # alpha_u; row 0: users unknown
-        if item_bins:
-            self.item_bin = nn.Parameter(torch.empty(n_items, rank))       # c_i
-            self.bin = nn.Embedding(1 + bins, rank)                        # z_bin
-        if level:
+        if c.item_bins:
+            self.item_bin = nn.Parameter(torch.empty(n_items, c.bin_rank))  # c_i
+            self.bin = nn.Embedding(1 + c.max_bins, c.bin_rank)            # z_bin
+        if c.level:
             self.mu = nn.Parameter(torch.empty(()))
             self.user_bias = nn.Parameter(torch.empty(1 + n_users))        # b_u
         self.register_buffer("origin", torch.zeros(()))                    # the log's first day, a whole number
@@ -101,17 +105,17 @@ class Temporal(nn.Module):
         return tastes[torch.arange(len(ended), device=row.device)[:, None], which]
 
     def asks(self, view: State) -> list[Tensor]:
-        """What the query carries for the biases: z_bin [..., R], and mu + b_u + alpha_u dev_u(t) [..., 1]."""
+        """What the query carries for the biases: z_bin [..., R]; in training mu + b_u + alpha_u dev_u(t) [..., 1]."""
         parts = []
         if self.item_bins:
             parts.append(self.bin(view["bin"]))                            # [..., R]  eq. 9
-        if self.leveled:
+        if self.leveled and self.training:
             dev = self.dev(view["user"], view["last"]) * (view["seen"] > 0)  # [...] none before the first event
             level = self.mu + self.user_bias[view["user"]] + self.alpha[view["user"]] * dev  # [...]  eq. 12
             parts.append(level[..., None])
         return parts
 
     def answers(self, rows: Tensor) -> list[Tensor]:
-        """The items' side of the same inner product: c_i [I, R], and 1 [I, 1]."""
-        ones = [torch.ones_like(rows[:, :1])] if self.leveled else []
+        """The items' side of the same inner product: c_i [I, R]; in training 1 [I, 1]."""
+        ones = [torch.ones_like(rows[:, :1])] if self.leveled and self.training else []
         return [self.item_bin, *ones] if self.item_bins else ones

@@ -132,6 +132,9 @@ class SequenceModel(nn.Module, ABC):
     causal: bool = True
     """False if an event's columns know of the next event: evaluation marks it and serving refuses it. A variant may set
     its own in `__init__`."""
+    carries: ClassVar[bool] = True
+    """In training, too, an answer rests on the state of what came before. Where not, the loop must hand over at least
+    `window` events in one piece, and no parallel rows."""
     auxiliary: Tensor | None = None
     """A scalar that `forward` leaves here in training: a loss of parameters that the main loss does not reach (DMAN's
     reconstruction). It is added to the main loss; under Adam that is the same as steps of its own."""
@@ -139,6 +142,8 @@ class SequenceModel(nn.Module, ABC):
     """How it is trained: by the loop, or by one call of `count`."""
     recipe: ClassVar[Mapping[str, object]] = {}
     """The paper's training settings, where they differ from the defaults of `training.loop.TrainConfig`."""
+    by_candidate: ClassVar[tuple[str, ...]] = ()
+    """Parts of `explain` that differ by the candidate."""
     per_user: ClassVar[tuple[str, ...]] = ("user.weight",)
     """Weights and buffers [1 + U, ...] with one row a user, row 0 for strangers; see `forget`."""
     space: ClassVar[Space] = {}
@@ -206,7 +211,8 @@ class SequenceModel(nn.Module, ABC):
 
         "attention" [B, T, V]: weights over the V newest events as seen after event t, the newest last; 0 where there
         is no such event. Where the weights are over something else, "items" [B, T, V] int64 says which item each
-        belongs to, 0 for none. A model that reads its memory by the candidate gives [B, T, C, V] for `items` [C].
+        belongs to, 0 for none. A model that reads its memory by the candidate gives [B, T, C, V] for `items` [C], and
+        says so of the part's name in `by_candidate`.
         Models add gates and memories under their own names, [B, T, ...]. Empty if there is nothing to say.
         """
         return {}
@@ -218,7 +224,7 @@ class SequenceModel(nn.Module, ABC):
             raise NotImplementedError(f"{type(self).__name__} counts and does not say how")
 
     def forget(self, users: Tensor) -> None:
-        """Give users [N], who have no event in training, what a stranger has, in place of weights never trained."""
+        """Give users [N], of whom training asked nothing, what a stranger has, in place of weights never trained."""
         tensors, table = self.state_dict(), getattr(self, "user", None)
         blank = isinstance(table, nn.Embedding) and table.padding_idx == 0  # row 0 is none: a stranger is the mean
         for name in self.per_user if len(users) else ():

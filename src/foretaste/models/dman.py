@@ -71,7 +71,7 @@ class DMAN(SequenceModel):
     """Dynamic Memory-based Attention Network. Score: V . x_i, one inner product; indexable."""
 
     class Config(Settings):
-        """Sizes and variants; the defaults are the paper's."""
+        """Sizes and variants; the defaults are the paper's, but for dropout, of which it says nothing."""
 
         embedding_size: int = Field(128, ge=1)
         """D, size of an item embedding and of every vector."""
@@ -86,11 +86,12 @@ class DMAN(SequenceModel):
         nran: bool = False
         """Attend to the own segment alone, and absorb it as soon as it is complete (DMAN-NRAN)."""
         routing: Kind = "capsule"
-        """Routing matrices: one a capsule, one a pair of primary and interest capsule, or one for all."""
-        rounds: int = Field(3, ge=1)
-        """Rounds of routing."""
+        """Routing matrices of memory = "dynamic": one a capsule, one a pair of primary and interest capsule, or one for
+        all."""
+        rounds: int = Field(3, ge=1, le=3)
+        """Rounds of routing. With more, an error in a slot grows, and two ways of cutting a history end apart."""
         bare: bool = False
-        """The literal equations; see the first lines of this file."""
+        """The literal equations, without dropout; see the first lines of this file."""
         dropout: float = Field(0.2, ge=0, lt=1)
         """Share of entries dropped in training: embedded events, and what each sublayer adds."""
 

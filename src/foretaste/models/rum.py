@@ -12,9 +12,9 @@ Left open or contradicted, and what was chosen (more in docs/rum.md):
   learned M_0. In the authors' code each user has a trained memory, that the next pass finds as the last one left it.
 - E and A: learned with their biases, from the identity and 0; the authors' code has neither. Gradients flow through the
   writes of a chunk; written after scoring, which the contract sees to.
-- MERGE: "multiplication" is p* . p^m, "concat" is [p*; p^m], mapped to D by a matrix that starts as "add"; alpha is
-  add's. PREDICT: an inner product, or one hidden layer over [p_u; q] as in He et al., WWW 2017. No sigmoid: the loss
-  has it.
+- MERGE: "multiplication" is p* . p^m, "concat" is [p*; p^m], mapped to D by a matrix that starts as "add" (not where
+  a hidden layer follows); alpha is add's. PREDICT: an inner product, or one hidden layer over [p_u; q] as in He et al.,
+  WWW 2017. No sigmoid: the loss has it.
 - The penalty of eq. 5 is on all parameters. Here it is `l2`, on p* and q of what a step asks and scores; 0 by default.
 - A user who was not in training has the mean of all p*, one pass over that table a call.
 - SGD, one event at a time in the authors' code, is Adam on batches of users here; docs/rum.md says how to repeat it.
@@ -26,10 +26,10 @@ Scoring: exact, O(K D) a candidate. The read depends on the candidate, so there 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
@@ -56,19 +56,27 @@ class RUM(SequenceModel):
         alpha: float = Field(0.2, ge=0)
         """How much the memory counts beside the user's own vector, in merge = "add"; 0 is matrix factorisation."""
         beta: float = Field(1.0, ge=0)
-        """Strength of the attention: 0 weighs all slots alike, large values pick one."""
+        """Strength of attention = "softmax": 0 weighs all slots alike, large values pick one."""
         learn_beta: bool = False
         """Train beta, from the value above."""
         attention: Literal["softmax", "ones"] = "softmax"
         """Weights that sum to 1, or all 1 (1 / K at item level), which is what the authors' code computes."""
         merge: Literal["add", "multiply", "concat"] = "add"
-        """How the memory joins the user's own vector: weighted sum, product entry by entry, or side by side."""
+        """How the memory joins the user's own vector: weighted sum, product entry by entry, or side by side; the 2D of
+        the last enter the hidden layer of predict = "mlp" as they are, and alpha says nothing."""
         predict: Literal["inner", "mlp"] = "inner"
         """How a candidate is scored: inner product, or a network with one hidden layer."""
         hidden_size: int = Field(50, ge=1)
         """Hidden units of predict = "mlp"."""
         init: Literal["uniform", "normal"] = "uniform"
-        """Initial vectors from U(0, 0.1), as in the authors' code, or from N(0, 0.01^2)."""
+        """Initial vectors from U(0, 0.1), or from N(0, 0.01^2). The authors' code draws p* and q from the former; F and
+        M_0, which are drawn like them here, by Glorot's law."""
+
+        @model_validator(mode="after")
+        def _agrees(self) -> Self:
+            if self.learn_beta and self.attention == "ones":
+                raise ValueError("attention = 'ones' has no strength to learn: leave learn_beta, or take 'softmax'")
+            return self
 
     paper = "Chen et al., Sequential Recommendation with User Memory Networks, WSDM 2018"
     scope = "user"
@@ -87,8 +95,7 @@ class RUM(SequenceModel):
         D, merged = c.embedding_size, c.embedding_size * (2 if c.merge == "concat" else 1)
         self.user = nn.Embedding(n_users + 1, D, padding_idx=0)            # p* [1 + U, D]
         self.item = nn.Embedding(n_items + 1, D, padding_idx=0)            # q [1 + I, D]
-        learned = c.learn_beta and c.attention == "softmax"
-        self.beta: Tensor | float = nn.Parameter(torch.tensor(c.beta)) if learned else c.beta
+        self.beta: Tensor | float = nn.Parameter(torch.tensor(c.beta)) if c.learn_beta else c.beta
         if c.predict == "mlp":
             self.from_user = nn.Linear(merged, c.hidden_size)
             self.from_item = nn.Linear(D, c.hidden_size, bias=False)
@@ -130,7 +137,8 @@ class RUM(SequenceModel):
             items = torch.arange(1, self.n_items + 1, device=user.device)  # [I]
         candidates = items if items.dim() == 1 else items.flatten(0, -2)   # [C] or [N, C]
         held = HELD["cpu" if user.device.type == "cpu" else "other"]
-        step = max(1, held // (max(len(user), 1) * self._widest))
+        own = self.config.embedding_size if items.dim() > 1 else 0         # of a row's own candidates' vectors
+        step = max(1, held // (max(len(user), 1) * max(self._widest, own)))
         scores = user.new_empty(len(user), items.shape[-1])                # [N, C]
         for first in range(0, items.shape[-1], step):
             q = self.item(candidates[..., first : first + step])           # [c, D] or [N, c, D]
@@ -180,6 +188,7 @@ class ItemRUM(RUM):
     summary = "own taste and the last K items, each candidate attends to them (item level)"
     masters = ("popularity", "user_taste")
     beyond = "order"
+    by_candidate = ("attention",)
 
     def initial_state(self, users: Tensor) -> State:
         """Every slot empty."""
@@ -230,6 +239,7 @@ class FeatureRUM(RUM):
     summary = "own taste and a value for each of K features, erased and added to by each item (feature level)"
     masters = ("popularity", "user_taste", "set")
     beyond = "dwell"
+    by_candidate = ("features", "values")
 
     def __init__(self, n_items: int, config: Settings | None = None, n_users: int = 0) -> None:
         super().__init__(n_items, config, n_users)

@@ -33,7 +33,9 @@ from foretaste.models.histories import History, check_askable, events_of, number
 from foretaste.models.loading import FORMAT, read_facts, read_items, read_model, read_users
 
 CHUNK = 512
-"""Events of a history that the model takes in at once."""
+"""Events of a history that the model takes in at once, at most."""
+EVENTS = 2**15
+"""Events of all histories that it takes in at once, about."""
 ROWS = 512
 """Histories whose states are held at once."""
 SCORE_BYTES = 64 * 2**20
@@ -159,7 +161,8 @@ class Trained:
             else:
                 top = torch.tensor(self._known(item))
             parts = dict(self.model.explain(last, before, top[None].to(self.device)))
-        newest = {name: part[0, 0].squeeze(0) if part.dim() > 3 else part[0, 0] for name, part in parts.items()}
+        one = self.model.by_candidate  # parts with an axis of candidates, of which there is one
+        newest = {name: part[0, 0, 0] if name in one else part[0, 0] for name, part in parts.items()}
         shown = newest.pop("items", events.items[0])                       # [V] or [T]
         out: dict[str, Any] = {}
         for name, part in newest.items():
@@ -224,8 +227,9 @@ class Trained:
 
     def advance(self, events: Events, state: State) -> State:
         """The state after each row's last event; long histories in pieces, which by the law is the same."""
-        for first in range(0, events.shape[1], CHUNK):
-            piece = events.cut(first, first + CHUNK)
+        size = min(CHUNK, max(1, EVENTS // max(len(events.items), 1)))
+        for first in range(0, events.shape[1], size):
+            piece = events.cut(first, first + size)
             _, state = self.model(piece, state, at=torch.zeros_like(piece.mask))
         return state
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -27,25 +26,11 @@ from torch import Tensor
 
 from foretaste.data.sequences import Scope, Sequences
 from foretaste.models.contract import Events
-from foretaste.models.rows import ranges, take
+from foretaste.models.rows import take
+from foretaste.training.aims import Aim
 
 POOL = 64
 """Batches that are sorted by length together."""
-
-
-@dataclass(frozen=True)
-class Aim:
-    """What is asked of a row."""
-
-    targets: Literal["event", "session", "last_session"] = "event"
-    """The next event; all distinct items of the next session, asked at the end of the one before; or only of the last
-    session of each row."""
-    ahead: int = 1
-    """With "event": this many next events, each a target."""
-    first: bool = False
-    """The first event (or session) of a row is a target too, asked of the initial state."""
-    latest: int = 0
-    """Only so many latest events of a row take part; 0 for all."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +53,8 @@ class Batch:
     owners: Tensor
     """[N] int64: the row of the batch that each target belongs to."""
     places: NDArray[np.int64]
-    """[N]: the last place in the log that is no longer unknown when the target is compared with negatives: its own, or
-    the end of its session where the whole session is wanted."""
+    """[N]: the last place in the log that is no longer unknown when the target is compared with negatives: that of the
+    last event that is wanted with it, or the end of its session where the whole session is wanted."""
 
     @property
     def fresh(self) -> bool:
@@ -92,7 +77,7 @@ def batches(
 ) -> Iterator[Batch]:
     """One pass over the log. The same seed gives the same batches in the same order."""
     aim = aim or Aim()
-    start, stop, opening = _rows(log, scope, aim)
+    start, stop, opening = aim.rows(log, scope)
     users = np.searchsorted(log.users, log.offsets(scope)[:-1], side="right") - 1  # [rows] user row of each row
     numbers = np.asarray(log.user_numbers)[users]
     size = log.known[stop] - log.known[start] - ~opening  # [rows] about what it asks
@@ -110,7 +95,7 @@ def parallel_batches(
     fewer rows than asked for are no error. The same seed gives the same batches in the same order.
     """
     aim = aim or Aim()
-    start, stop, opening = _rows(log, scope, aim)
+    start, stop, opening = aim.rows(log, scope)
     users = np.searchsorted(log.users, log.offsets(scope)[:-1], side="right") - 1  # [rows] user row of each row
     numbers = torch.from_numpy(np.asarray(log.user_numbers)[users].astype(np.int64))
     place = np.flatnonzero(np.asarray(log.items) > 0)  # where the k-th known event stands
@@ -136,48 +121,14 @@ def newest(log: Sequences, scope: Scope, share: float) -> Sequences:
 
     Newest by the time of their last event, where the log has times; else by their place in the log.
     """
+    if share == 1:
+        return log
     offsets = np.asarray(log.offsets(scope), dtype=np.int64)
     size = np.diff(offsets)
     order = np.arange(len(size)) if log.times is None else np.argsort(log.times[offsets[1:] - 1], kind="stable")
     kept = np.zeros(len(size), bool)
     kept[order[len(size) - max(round(share * len(size)), 1) :]] = True
     return log.select(np.repeat(kept, size))
-
-
-def count_targets(log: Sequences, scope: Scope, aim: Aim | None = None) -> int:
-    """Training targets in one pass (the "prefixes" of session papers)."""
-    aim = aim or Aim()
-    start, stop, opening = _rows(log, scope, aim)
-    if aim.targets == "event":
-        may = log.may_be_target()[np.asarray(log.items) > 0]  # [known events]
-        until = np.concatenate([[0], np.cumsum(may)])  # how many of those before the k-th known event
-        first, end = log.known[start], log.known[stop]  # [rows]
-        asked_from = [np.minimum(first + d - opening, end) for d in range(1, aim.ahead + 1)]
-        return int(sum((until[end] - until[k]).sum() for k in asked_from))
-    places = ranges(start, stop)
-    row = np.repeat(np.arange(len(start)), stop - start)
-    session = np.searchsorted(log.sessions, places, side="right")
-    keep = np.asarray(log.items)[places] > 0
-    row, session, item = row[keep], session[keep], np.asarray(log.items)[places[keep]]
-    if not len(row):
-        return 0
-    first, last = np.full(len(start), -1), np.full(len(start), -1)
-    first[row[::-1]], last[row] = session[::-1], session
-    asked = ((session > first[row]) | opening[row]) & log.may_be_target()[places[keep]]
-    if aim.targets == "last_session":
-        asked &= session == last[row]
-    return len(np.unique(np.stack([session[asked], item[asked]]), axis=1).T)
-
-
-def _rows(log: Sequences, scope: Scope, aim: Aim) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Start and stop of each row, and whether its opening is asked: not where `latest` cut it off."""
-    offsets = np.asarray(log.offsets(scope), dtype=np.int64)
-    start, stop = offsets[:-1], offsets[1:]
-    if not aim.latest:
-        return start, stop, np.full(len(start), aim.first)
-    cut = np.maximum(log.known[stop] - aim.latest, log.known[start])  # known events before the first that takes part
-    late = np.searchsorted(log.known, cut, side="right") - 1
-    return np.minimum(np.maximum(start, late), stop), stop, (cut == log.known[start]) & aim.first
 
 
 def _groups(size: NDArray[np.int64], budget: int, chunk: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
@@ -207,7 +158,7 @@ def _steps(
     whole = take(log, start, stop)  # [B, L]
     row, asked, target = _wanted(whole, first_asked, aim)  # [M] each, in the order of (row, asked)
     items = whole.items[row, target] - 1  # [M]
-    places = _places(log, start, stop, row, target, aim)  # [M]
+    places = _places(log, start, stop, row, asked, target, aim)  # [M]
     length = whole.shape[1] - 1
     for first in range(0, max(length, 1), chunk):
         last = min(first + chunk, length)
@@ -281,15 +232,20 @@ def _query_of(row: Tensor, asked: Tensor, at: Tensor, blank: Tensor) -> Tensor:
 
 
 def _places(
-    log: Sequences, start: NDArray[np.int64], stop: NDArray[np.int64], row: Tensor, target: Tensor, aim: Aim
+    log: Sequences,
+    start: NDArray[np.int64],
+    stop: NDArray[np.int64],
+    row: Tensor,
+    asked: Tensor,
+    target: Tensor,
+    aim: Aim,
 ) -> NDArray[np.int64]:
     """[M]: see `Batch.places`. The k-th known event of a row, the last that is wanted with it, or its session's end."""
-    known = log.known[start][row.numpy()] + target.numpy()
+    first, last = log.known[start][row.numpy()], log.known[stop][row.numpy()] - 1  # [M] the row's known events
+    of_event = aim.targets == "event"
+    known = np.minimum(first + asked.numpy() + aim.ahead, last) if of_event else first + target.numpy()
     place: NDArray[np.int64] = np.searchsorted(log.known, known, side="right") - 1
-    if aim.targets == "event" and aim.ahead == 1:
+    if of_event:
         return place
-    if aim.targets == "event":
-        end: NDArray[np.int64] = np.minimum(place + aim.ahead - 1, stop[row.numpy()] - 1)
-        return end
-    end = np.asarray(log.sessions, dtype=np.int64)[np.searchsorted(log.sessions, place, side="right")] - 1
-    return end
+    ends: NDArray[np.int64] = np.asarray(log.sessions, dtype=np.int64)[1:]
+    return ends[np.searchsorted(ends, place, side="right")] - 1

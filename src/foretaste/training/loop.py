@@ -6,23 +6,30 @@ seen on validation are kept. Dropout draws from torch's generator inside `seeded
 
 A training that goes before another (`TrainConfig.before`), and that of a teacher (`privileged`), are runs of the same
 loop in folders of their own: killed, each goes on where it was.
+
+A user of whom nothing is ever asked (with one event, for most models) has own weights that no step moves: they get what
+a stranger has, before each validation and in the end.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from foretaste.data.sequences import Sequences
 from foretaste.errors import ConfigError
 from foretaste.models.contract import SequenceModel, seeded
+from foretaste.training.aims import Targets
 from foretaste.training.batches import newest
 from foretaste.training.group import Group
 from foretaste.training.privileged import Teacher, turned_round
 from foretaste.training.run import Report, Run, TrainResult, Validate
-from foretaste.training.settings import TrainConfig
+from foretaste.training.settings import TrainConfig, aim_of
 
 __all__ = ["Report", "TrainConfig", "TrainResult", "Validate", "train"]
 
@@ -51,6 +58,13 @@ def train(
             f"parallel = {config.parallel} hands states from row to row within one process, and this run has "
             f"{group.size}: leave parallel at 0, or start it without torchrun"
         )
+    window = 0 if model.carries else int(getattr(model.config, "window", 0))
+    if window and (config.parallel or config.chunk < window):
+        cut = f"parallel = {config.parallel}" if config.parallel else f"chunk = {config.chunk}"
+        raise ConfigError(
+            f"{cut} cuts rows in pieces, and in training {type(model).__name__} reads no further back than its piece: "
+            f"set parallel to 0, and chunk to its window of {window} or more"
+        )
     tell, before = report if report and group.rank == 0 else (lambda facts: None), None
     earlier = config.earlier()
     if earlier is not None:
@@ -58,12 +72,32 @@ def train(
             model, log, earlier, validate=validate, like=like.before if like else None, asked=asked, device=device,
             folder=folder and folder / "before", report=lambda facts: tell({**facts, "stage": "before"}),
         )  # fmt: skip
-    log = newest(log, model.scope, config.recent) if config.recent < 1 else log
+    strangers = _never_asked(model, log, config, earlier)
+
+    def validated(candidate: SequenceModel) -> Mapping[str, float]:
+        assert validate is not None
+        candidate.forget(strangers)
+        return validate(candidate)
+
+    log = newest(log, model.scope, config.recent)
     teacher = _teacher(model, log, config, folder, device, tell) if config.privileged else None
     with seeded(config.seed):
         passes = config.epochs if like is None else like.best_epoch
-        run = Run(model.to(device), log, config, passes, validate, asked, folder, group, tell, teacher)
-        return replace(run.run(), before=before)
+        asks = None if validate is None else validated
+        run = Run(model.to(device), log, config, passes, asks, asked, folder, group, tell, teacher)
+        result = run.run()
+        model.forget(strangers)
+        return replace(result, before=before)
+
+
+def _never_asked(model: SequenceModel, log: Sequences, *trainings: TrainConfig | None) -> Tensor:
+    """[N]: the numbers of the users of whom none of these trainings asks anything."""
+    asked = [np.zeros(0, np.int64)]
+    for config in trainings if model.n_users else ():
+        if config is not None:
+            rows = newest(log, model.scope, config.recent)
+            asked.append(Targets.of(rows, model.scope, aim_of(config)).users(rows, model.scope))
+    return torch.from_numpy(np.setdiff1d(np.arange(1, model.n_users + 1), np.concatenate(asked)))
 
 
 def _teacher(

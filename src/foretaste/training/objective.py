@@ -23,7 +23,7 @@ class Objective:
         self, model: SequenceModel, log: Sequences, config: TrainConfig, teacher: Teacher | None = None
     ) -> None:
         self.model, self.config, self.teacher = model, config, teacher
-        self.sampler = sampler_of(log, model.n_items, config)
+        self.sampler = sampler_of(model, log, config)
         self.touched = Touched(log, model.n_items) if self.sampler and config.exclude_touched else None
 
     def __call__(self, share: Share, query: Query, epoch: int, step: int) -> tuple[Tensor, Tensor]:
@@ -38,6 +38,7 @@ class Objective:
         else:
             loss = self.teacher.loss(self.model, query, batch, rows, **c.loss_options)
         beside: Tensor | float = 0.0 if self.model.auxiliary is None else self.model.auxiliary
+        self.model.auxiliary = None  # it holds the step's graph
         whole = (loss + beside) * share.weight + self._penalty(share, negatives)
         return loss * share.weight, whole
 

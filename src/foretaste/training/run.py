@@ -17,7 +17,8 @@ from foretaste.data.files import write_text
 from foretaste.data.sequences import Sequences
 from foretaste.errors import ConfigError, TrainingError
 from foretaste.models.contract import SequenceModel, State, query_cat, query_rows
-from foretaste.training.batches import Batch, batches, count_targets, parallel_batches
+from foretaste.training.aims import Targets
+from foretaste.training.batches import Batch, batches, parallel_batches
 from foretaste.training.checkpoint import fingerprint, forget, read_tensors, restore, run_state, write_tensors
 from foretaste.training.group import Group, Share
 from foretaste.training.objective import Objective
@@ -67,7 +68,7 @@ class Run:
         self.folder = folder if group.rank == 0 else None  # where this process writes
         self.which = {} if folder is None else {"log": fingerprint(log), "asked": asked if validate else ""}
         self.aim = aim_of(config)
-        self.targets = count_targets(log, model.scope, self.aim)
+        self.targets = Targets.of(log, model.scope, self.aim).count
         if not self.targets:
             wanted = "event" if log.target is None else "target"
             raise TrainingError(

@@ -18,7 +18,7 @@ from foretaste.config import Config
 from foretaste.data.sequences import Sequences
 from foretaste.errors import ConfigError, nearest
 from foretaste.models.contract import SequenceModel
-from foretaste.training.batches import Aim
+from foretaste.training.aims import Aim, Targets
 from foretaste.training.losses import LOSSES
 from foretaste.training.negatives import InBatch, Popularity, Source, Uniform
 
@@ -41,11 +41,12 @@ class TrainConfig(Config):
     negatives: int = Field(0, ge=0)
     """M, sampled negatives a target, for the losses that sample; with sampler "batch", beside the batch's own."""
     sampler: Literal["uniform", "popularity", "batch"] = "uniform"
-    """Law of the negatives; "batch" takes the other targets of the step, and draws the rest by popularity."""
+    """Law of the negatives, for the losses that sample; "batch" takes the other targets of the step, and draws the rest
+    by popularity."""
     sampler_power: float = Field(0.75, ge=0, le=1)
-    """Popularity is raised to this power."""
+    """Popularity is raised to this power, where it is the law."""
     shared_negatives: bool = False
-    """One pool of negatives for all targets of a step, instead of own ones."""
+    """One pool of negatives for all targets of a step, instead of own ones; sampler "batch" has no other way."""
     exclude_touched: bool = True
     """Items that the user has touched so far are no negatives."""
     optimizer: Literal["adam", "adagrad", "sgd"] = "adam"
@@ -156,11 +157,14 @@ def optimizer_of(model: SequenceModel, config: TrainConfig) -> torch.optim.Optim
     return torch.optim.SGD(parameters, rate, weight_decay=config.weight_decay)
 
 
-def sampler_of(log: Sequences, n_items: int, config: TrainConfig) -> Source | None:
+def sampler_of(model: SequenceModel, log: Sequences, config: TrainConfig) -> Source | None:
     """Where negatives come from, or None for a loss that needs none."""
     if LOSSES[config.loss].needs != "negatives":
         return None
     if config.sampler == "uniform":
-        return Uniform(n_items, shared=config.shared_negatives)
-    drawn = Popularity.of(log, n_items, config.sampler_power, shared=config.shared_negatives)
-    return InBatch(Popularity.of(log, n_items, 1.0), drawn) if config.sampler == "batch" else drawn
+        return Uniform(model.n_items, shared=config.shared_negatives)
+    drawn = Popularity.of(log, model.n_items, config.sampler_power, shared=config.shared_negatives)
+    if config.sampler == "popularity":
+        return drawn
+    targets = Targets.of(log, model.scope, aim_of(config))
+    return InBatch(Popularity(targets.items(model.n_items), 1.0), drawn)

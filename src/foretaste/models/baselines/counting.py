@@ -69,6 +69,7 @@ class Votes(SequenceModel):
         """What one row is: a session, or all of a user's events as one."""
 
     learns = "counts"
+    by_candidate = ("votes",)
     not_applicable: ClassVar = {"gradients": "it counts and has no parameters"}
 
     config: Votes.Config

@@ -73,6 +73,7 @@ class FPMC(SequenceModel):
     space: ClassVar[Space] = {"learning_rate": RATE, "embedding_size": SIZE, "l2": L2}
     masters: ClassVar[tuple[str, ...]] = ("popularity", "last_item", "user_taste")
     beyond = "order"
+    by_candidate = ("taste", "chain")
 
     config: FPMC.Config
 

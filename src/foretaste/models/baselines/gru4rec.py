@@ -70,7 +70,7 @@ class GRU4Rec(SequenceModel):
         scale: float = Field(16.0, gt=0)
         """Score of an item that lies where the answer points, under "cosine"."""
         embedding_dropout: float = Field(0.25, ge=0, lt=1)
-        """Share of an embedded item's entries dropped in training."""
+        """Share of an embedded item's entries dropped in training; items = "one-hot" embeds none."""
         hidden_dropout: float = Field(0.25, ge=0, lt=1)
         """Share of each layer's state dropped in training."""
         carry: bool = True

@@ -66,7 +66,7 @@ class HPMN(SequenceModel):
         covariance: float = Field(1e-3, ge=0)
         """Weight of the penalty on covariances between slots."""
         dropout: float = Field(0.0, ge=0, lt=1)
-        """Share of embedding entries dropped in training."""
+        """Share of the entries of what is written that are dropped in training; the item that asks is read whole."""
 
     summary = "stacked GRUs, each slower than the one below; their states are read by attention from the newest item"
     paper = ("Ren et al., Lifelong Sequential Modeling with Personalized Memorization for User Response Prediction, "

@@ -108,6 +108,7 @@ class SASRec(SequenceModel):
                               "dropout": OneOf(0.1, 0.2, 0.5), "window": OneOf(50, 200)}
     masters = ("popularity", "last_item", "set")
     beyond = "dwell"
+    carries = False
 
     config: SASRec.Config
 

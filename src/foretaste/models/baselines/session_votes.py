@@ -4,7 +4,7 @@ A vote is a whole multiple of a power of two, chosen by the greatest vote of the
 exactly in float64: a sum does not depend on the order in which it is taken, and what is equal is equal to the last
 bit. Scores are rounded so that the place of an item in what settles ties (`ties`, as in counting.py) has the digits
 after them: a float64 is shared out by the sum of each question's votes. At 43,097 items a score is
-exact to 2^-36 of it.
+exact to 2^-36 of it; a vote is never less than that, so what any neighbour holds goes before what none does.
 
 The query names the neighbours and their votes, so that a list of candidates costs no more than its neighbours.
 
@@ -173,10 +173,8 @@ class Neighbours(SequenceModel):
         """Scores of all items, or of a shared list [C], whose ties are settled: [n, I] or [n, C]"""
         scores = self._sums(query, items)
         some = slice(None) if items is None else items - 1
-        order, factor, most = array(self.order)[some], array(self.factor)[some], array(self.factor).max()
-        above = query["votes"].sum(1, keepdims=True) * most                # [n, 1] no score is greater
-        unit = np.ldexp(1.0, np.frexp(above)[1] - (DIGITS - self.n_items.bit_length()))  # [n, 1]
-        if most > 1:
+        order, factor, unit = array(self.order)[some], array(self.factor)[some], self._unit(query)[:, None]
+        if self.rarity:
             scores *= factor
         scores /= unit
         np.rint(scores, out=scores)
@@ -184,12 +182,19 @@ class Neighbours(SequenceModel):
         scores *= unit
         return scores
 
+    def _unit(self, query: Arrays) -> Floats:
+        """[n]: what the scores of each question are whole multiples of."""
+        above = query["votes"].sum(1) * array(self.factor).max()           # [n] about the greatest that a score can be
+        unit: Floats = np.ldexp(1.0, np.frexp(above)[1] - (DIGITS - self.n_items.bit_length()))
+        return unit
+
     def _sums(self, query: Arrays, items: Ints | None = None) -> Floats:
         """The votes that fall to all items, or to a shared list [C]: [n, I] or [n, C]"""
         n = len(query["votes"])
         row, slot = np.nonzero(query["votes"] > 0)                         # [M] neighbours
         size, item, place = self.index.entries(query["sessions"][row, slot])  # [M], [E], [E]
-        vote = self.votes(query, row, slot, size, item, place)             # [E]
+        least = np.repeat(self._unit(query)[row], size)                    # [E]
+        vote = np.maximum(self.votes(query, row, slot, size, item, place), least)  # [E]
         if items is None:
             cell = np.repeat(row * self.n_items - 1, size) + item          # [E]
             return _added(cell, vote, n, self.n_items)
@@ -220,9 +225,9 @@ class Neighbours(SequenceModel):
         return {"attention": votes / votes.sum(-1, keepdim=True).clamp(min=LEAST), "items": last}
 
     def rounded(self, votes: Floats, greatest: Floats) -> Floats:
-        """Votes as whole multiples of the power of two that lets k of the greatest add up exactly."""
+        """Votes as whole multiples of the power of two that lets k of the greatest add up exactly; none becomes 0."""
         grain = np.ldexp(1.0, np.frexp(greatest)[1] - (DIGITS - self.config.k.bit_length()))
-        out: Floats = np.rint(votes / grain) * grain
+        out: Floats = np.maximum(np.rint(votes / grain), votes > 0) * grain
         return out
 
 

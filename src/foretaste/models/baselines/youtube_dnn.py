@@ -69,7 +69,7 @@ class YoutubeDNN(SequenceModel):
         embedding_size: int = Field(64, ge=1)
         """D, size of the vector with which an item is read, and of a user's."""
         tower: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (256, 128, 64)
-        """Sizes of the dense layers; the last is the size of v."""
+        """Sizes of the dense layers of variant = "tower"; the last is the size of v."""
         window: int = Field(0, ge=0)
         """Newest events that are averaged; 0 for all."""
         users: bool = False
