@@ -158,8 +158,9 @@ def slow_evaluation(model: Bag | Counter, log: Sequences, cases: Cases) -> list[
     for case in range(len(cases)):
         cut, start, stop = int(cases.cut[case]), int(cases.start[case]), int(cases.stop[case])
         offsets = log.users if model.scope == "user" else log.sessions
-        begin = max(int(offset) for offset in offsets[:-1] if offset <= cut)
         user = max(row for row in range(log.n_users) if log.users[row] <= start)
+        inside = cut - 1 if cases.still_open and cut > log.users[user] else cut
+        begin = max(int(offset) for offset in offsets[:-1] if offset <= inside)
         history = [int(item) for item in log.items[begin:cut] if item > 0][-cases.latest :]
         targets: list[int] = []
         for event in range(start, stop):

@@ -15,7 +15,7 @@ import torch
 from foretaste.data.sequences import TEST, TRAIN, Sequences
 from foretaste.errors import ConfigError, DataError, SavedFileError
 from foretaste.evaluation.evaluate import evaluate
-from foretaste.evaluation.protocols import PROTOCOLS, Cases, Frozen, LastSession, PerStep, Product, Protocol
+from foretaste.evaluation.protocols import PROTOCOLS, Cases, Frozen, LastSession, Living, PerStep, Product, Protocol
 from foretaste.evaluation.ranking import MISS, ScoreError
 from foretaste.evaluation.report import Evaluation, compare
 from tests.evaluation.stubs import Bag, Counter, Fixed, Scope, random_log, slow_evaluation, slow_metrics
@@ -115,16 +115,23 @@ def test_the_future_moves_nothing(kind: type[Protocol]) -> None:
 
 
 def test_a_user_model_lives_on_where_a_session_model_starts_afresh() -> None:
-    """Two sessions of one user; the counter of the session knows nothing at the first event of the second."""
+    """Two sessions of one user; the counter of the session knows nothing at the first event of the second, but where a
+    service is asked, for which the first session is open until then."""
     log = Sequences(
         np.array([1, 2, 1, 3], np.int32), np.array([0, 4]), np.array([0, 2, 4]), np.array([0, 0, 2, 2], np.uint8),
         np.array([1], np.int32),
     )  # fmt: skip
-    by_user, by_session = (evaluate(Counter(3, scope), log, Product().cases(log)) for scope in ("user", "session"))
+    by_user, by_session, served = (
+        evaluate(Counter(3, scope), log, kind().cases(log))
+        for scope, kind in (("user", Living), ("session", Living), ("session", Product))
+    )
     assert by_user.pessimistic.tolist() == [2, 3]
     assert by_session.pessimistic.tolist() == [3, 3]
+    assert served.pessimistic.tolist() == [2, 3]
     assert by_user.history.tolist() == [2, 3]
     assert by_session.history.tolist() == [0, 1]
+    assert served.history.tolist() == [2, 1]
+    assert by_session.facts.fingerprint != served.facts.fingerprint
 
 
 def test_random_scores_hit_by_chance_and_constant_ones_never_or_always() -> None:

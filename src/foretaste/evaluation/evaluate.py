@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from foretaste.data.sequences import PARTS, TRAIN, Sequences
+from foretaste.data.sequences import PARTS, TRAIN, Scope, Sequences
 from foretaste.errors import ConfigError, NeedsError
 from foretaste.evaluation.metrics import Lists
 from foretaste.evaluation.protocols import Cases, Product
@@ -83,7 +83,10 @@ def evaluate(
     done = 0
     with _ready(model, device) as home:
         scorer = Scorer(model, block)
-        for where, known, query in _answers(model, sequences, asked.cut, cases.latest, home, tokens, chunk):
+        opening = _opening(sequences, model.scope, asked, cases)
+        for where, known, query in _answers(
+            model, sequences, asked.cut, opening, bool(cases.latest), home, tokens, chunk
+        ):
             history[where] = known
             for first in range(0, len(where), scorer.block):
                 some = slice(first, min(first + scorer.block, len(where)))
@@ -144,16 +147,32 @@ def evaluate(
     )
 
 
+def _opening(log: Sequences, scope: Scope, asked: Questions, cases: Cases) -> Ints:
+    """[n]: where that begins which a model of this scope is shown of each case."""
+    offsets, inside = np.asarray(log.offsets(scope), dtype=np.int64), asked.cut
+    if cases.still_open:
+        inside = np.maximum(asked.cut - 1, np.asarray(log.users)[asked.user])
+    opening = offsets[np.searchsorted(offsets, inside, side="right") - 1]
+    latest = np.searchsorted(log.known, log.known[asked.cut] - cases.latest, side="right") - 1
+    shown: Ints = np.maximum(opening, latest) if cases.latest else opening
+    return shown
+
+
 def _answers(
-    model: SequenceModel, log: Sequences, cut: Ints, latest: int, device: torch.device, tokens: int, chunk: int
+    model: SequenceModel,
+    log: Sequences,
+    cut: Ints,
+    opening: Ints,
+    apart: bool,
+    device: torch.device,
+    tokens: int,
+    chunk: int,
 ) -> Iterator[tuple[Ints, Ints, Query]]:
-    """The query of every case: (case numbers [N], known events shown before the cut [N], queries [N, ...])."""
-    offsets = log.offsets(model.scope)
-    rows, member = np.unique(np.searchsorted(offsets, cut, side="right") - 1, return_inverse=True)
-    start = np.asarray(offsets)[rows]  # [rows]
-    if latest:  # each case begins at an event of its own, and is a row of its own
-        earliest = np.searchsorted(log.known, log.known[cut] - latest, side="right") - 1  # [n]
-        start, member = np.maximum(start[member], earliest), np.arange(len(cut))
+    """The query of every case: (case numbers [N], known events shown before the cut [N], queries [N, ...]).
+
+    Cases that open at one place share a row, unless each is to stand `apart`.
+    """
+    start, member = (opening, np.arange(len(cut))) if apart else np.unique(opening, return_inverse=True)  # [rows], [n]
     stop = start.copy()
     np.maximum.at(stop, member, cut)  # the last cut: nothing at or after it is fed
     length = log.known[stop] - log.known[start]  # [rows]

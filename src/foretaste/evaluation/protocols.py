@@ -2,14 +2,15 @@
 
 A case is one question: the history up to `cut`, and the targets after it. Cases are flat arrays of places in one
 `Sequences`; no history is ever copied. What the same question shows to a model depends on the model's scope: a session
-model sees the session in which event `cut` lies, a user model the user's whole history.
+model sees the session in which event `cut` lies, a user model the user's whole history. Product shows a session model
+what a service would: a session is open until another begins, so its first event is asked from the session before.
 
     PerStep       every event of a session but the first, from its true prefix          NARM; session-based papers
     LastItem      the last event of each session or user                                DMAN, ASARS; leave-one-out
     LastSession   all events of a user's last session, from all that came before        LSAMN
     Frozen        all later events of a user at once, from the earlier ones             RUM
     Living        each later event of a user in turn, the memory living on              RUM's second protocol
-    Product       one point in time for everyone, every later event asked in turn       how a product is used
+    Product       one point in time for everyone, every later event asked in turn       what a service answers
 
 All of them rank every item. What a protocol leaks depends on the split as well: the cases carry the share of the
 training events that are later than the first question, where the log has times.
@@ -50,6 +51,8 @@ class Cases:
     """A model is shown so many latest known events before `cut`; 0 for all."""
     cold: Cold = "miss"
     """Targets with an item unknown to training: always missed, or left out."""
+    still_open: bool = False
+    """A model of sessions is shown that of the user's last event before `cut`, also where another begins there."""
     protocol: str = "own cases"
     leaks: str = ""
     later: float | None = None
@@ -86,6 +89,8 @@ class Protocol(ABC):
     first: bool = False
     """Ask also what has nothing before it: the first event of a session, or of a user where users are asked about."""
 
+    still_open: ClassVar[bool] = False
+    """See `Cases.still_open`."""
     name: ClassVar[str]
     leaks: ClassVar[str]
     """What the asking itself gives away, in one sentence."""
@@ -106,7 +111,19 @@ class Protocol(ABC):
         some = may[stop] > may[start]  # at least one event may be a target
         cut, start, stop = cut[some], start[some], stop[some]
         later = _later(log, start, part)
-        return Cases(cut, start, stop, part, self.mask_seen, self.latest, self.cold, self.name, self.leaks, later)
+        return Cases(
+            cut,
+            start,
+            stop,
+            part,
+            self.mask_seen,
+            self.latest,
+            self.cold,
+            self.still_open,
+            self.name,
+            self.leaks,
+            later,
+        )
 
     @abstractmethod
     def ask(self, log: Sequences, mine: Bools) -> tuple[Ints, Ints, Ints]:
@@ -216,14 +233,19 @@ class Living(_Stepwise):
 
 @dataclass(frozen=True, kw_only=True)
 class Product(_Stepwise):
-    """One point in time for everyone: from then on every event is asked in turn, and then taken in."""
+    """One point in time for everyone: from then on every event is asked in turn, and then taken in.
+
+    Nobody knows of a session before its first event, so that event is asked while the session before is still open.
+    """
+
+    still_open = True
 
     name = "product"
     leaks = (
         "Nothing, if the split is one point in time: the weights know what was known then, the state what came before "
         "each event."
     )
-    asks = "every event after the point in time in turn, from all events before it"
+    asks = "every event after the point in time in turn, as a service would have been, from all events before it"
 
 
 PROTOCOLS: dict[str, type[Protocol]] = {

@@ -72,7 +72,7 @@ def questions(log: Sequences, cases: Cases, n_items: int) -> Questions:
     user = np.searchsorted(log.users, start, side="right") - 1  # [n]
     repeated = _repeated(log, user, cut, np.repeat(np.arange(len(asked)), count), items, n_items)
     digest = blake2b(digest_size=16)
-    shown = [cases.latest] if cases.latest else []
+    shown = [*([cases.latest] if cases.latest else []), *([-1] if cases.still_open else [])]
     for array in (cut, start, count, items.astype(np.int64), np.array([n_items, len(log), cases.mask_seen, *shown])):
         digest.update(np.ascontiguousarray(array, dtype=np.int64).tobytes())
     return Questions(

@@ -20,8 +20,9 @@ Left open or contradicted by the paper, and what was chosen:
 
 One pass for any number of sessions: inside them a running softmax, as a scan of log2(longest session) steps; over them
 one run of the GRU; then one step more of it for each position that is asked. The running softmax is kept as the log of
-its sum and its weighted mean: what (max, sum, weighted sum) say, in one number less (session_sets.py). Where training
-asks the ends of sessions alone, it need not run: one sum a session does.
+its sum and its weighted mean: what (max, sum, weighted sum) say, in one number less (session_sets.py). Each event
+rounds that log once: in single precision weights are off by 1e-7 of it an event. Where training asks the ends of
+sessions alone, it need not run: one sum a session does.
 
 State, d = 40: h, b and the log 324 bytes; 64 item numbers and the user's 520 bytes. One event: O(d^2).
 """
