@@ -96,7 +96,9 @@ def read(table: Any, **options: Any) -> EventLog:
             b"session,item,time\n1,2,01/05/2024 10:00\n",
             ["time cannot be read: 1", "or ISO text such as 2024-05-01 10:00"],
         ),
-        (GOOD.encode("utf-16"), ["neither CSV nor Parquet"]),
+        (b"session,item,time\n1,2,20240501120000\n", ["time in the future: 1", "by their size"]),
+        ("session,item,time\n1,caf\xe9,5\n".encode("latin-1"), ["not in the encoding", "(--encoding)"]),
+        (GOOD.encode("utf-16"), ["neither CSV nor Parquet", "encoding='utf-16'"]),
         (b"PAR1" + b"x" * 100, ["cannot be read"]),
         (gzip.compress(GOOD.encode())[:-50], ["cut off or damaged"]),
         (bytes(np.random.default_rng(0).integers(0, 256, 4000, dtype=np.uint8)), ["log"]),
@@ -156,6 +158,8 @@ def test_one_event_one_session_one_user(ft: Shell) -> None:
         refused(ft("prepare", name, "--out", "out", *COLUMNS), "leaves nothing to", size, "by=event")
         with pytest.raises(DataError, match=r"fit\(log\.prepare\(\)\)"):
             Recommender("pop").fit(read(name))
+    Path("still.csv").write_text(HEAD + "".join(f"{row},{row % 4},1600000000\n" for row in range(20)))
+    refused(ft("prepare", "still.csv", "--out", "out", *COLUMNS), "every event has the same time: is that the right")
     one = read("one.csv").prepare()
     assert Recommender("pop").fit(one).recommend([2]).ids == [2]
     with pytest.raises(ForetasteError, match="no event that follows another"):
@@ -223,7 +227,11 @@ def test_bad_rows_are_counted_by_reason_and_written_aside(ft: Shell) -> None:
     before = contents(Path("out"))
     refused(ft(*command, "--strict"), "line 102: no item")
     Path("log.csv").write_text(GOOD + "21,3,yesterday\n")
-    refused(ft(*command, "--strict"), "time cannot be read: {", "Times are numbers (s, ms, us or ns)")
+    refused(
+        ft(*command, "--strict"),
+        "time cannot be read: {",
+        "Times are numbers since 1970 (s, ms, us or ns, by their size)",
+    )
     assert contents(Path("out")) == before
 
 
@@ -516,7 +524,7 @@ def shortened(by: int) -> Callable[[Path], None]:
         ("weights.safetensors", lambda file: file.write_bytes(b""), "missing or truncated"),
         ("weights.safetensors", Path.unlink, "missing or truncated"),
         ("items.parquet", shortened(50), "cannot be read"),
-        ("items.parquet", Path.unlink, "cannot be read"),
+        ("items.parquet", Path.unlink, "no such file"),
         ("recommender.json", shortened(50), "is damaged"),
         ("recommender.json", lambda file: file.write_text("[]"), "is damaged"),
         ("recommender.json", edited(format=2, foretaste="9.0"), "install a newer version"),

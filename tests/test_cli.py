@@ -433,6 +433,16 @@ def test_recommend_says_when_there_is_no_more_and_when_nothing_explains(ft: Shel
     assert len(ft.well("recommend", made / "pop", "--json").json["items"]) == 10
 
 
+def test_recommend_says_that_a_user_is_new(ft: Shell, tmp_path: Path) -> None:
+    columns = {name: shop(n_users=30, n_items=20).columns[name] for name in ("user", "item", "time")}
+    log = EventLog.read(columns, user="user", item="item", time="time")
+    Recommender("bpr-mf", epochs=1).fit(log.prepare()).save(tmp_path / "mf")
+    known = ft.well("recommend", tmp_path / "mf", "--user", columns["user"][0]).out
+    new = ft.well("recommend", tmp_path / "mf", "--user", "nobody").out
+    assert "User nobody was not in training: this is the answer to somebody new." in new
+    assert "was not in training" not in known
+
+
 def test_one_item_is_one_line() -> None:
     assert answers.on_one_line("naïve ☃ 日本") == "naïve ☃ 日本"
     assert answers.on_one_line("two\nlines") == r"'two\nlines'"

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -230,6 +231,23 @@ def test_a_log_of_one_event() -> None:
     assert "100 % of the sessions have one event" in found.text()
     assert json.loads(json.dumps(found.as_dict(), default=str, allow_nan=False))["events"] == 1
     assert "<h1>What the log is like</h1>" in page(found)
+
+
+@pytest.mark.parametrize(
+    ("users", "none"),
+    [
+        (range(8), {"per-step", "last-item:unit=user", "living", "frozen", "last-session"}),
+        ([0, 1, 2, 3, 0, 1, 2, 3], {"per-step"}),
+    ],
+    ids=["once", "twice"],
+)
+def test_where_sessions_have_one_event_none_stands_before_it(users: Sequence[int], none: set[str]) -> None:
+    """Users who come once, or twice, a day apart."""
+    columns = {"u": list(users), "i": list(range(8)), "t": [86_400 * n for n in range(8)]}
+    read = EventLog.read(columns, user="u", item="i", time="t").sessions(gap="1h")
+    verdicts = {one.protocol: one.verdict for one in askings(facts_of(read))}
+    assert verdicts["product"] == "take this"
+    assert {name for name, verdict in verdicts.items() if verdict == "no"} == none
 
 
 def test_baskets_are_asked_for_as_a_whole() -> None:

@@ -50,6 +50,9 @@ def answered(
         lines.append("Nothing of the history is known: this is the answer to an empty one.")
     elif found.skipped:
         lines.append(f"Not known, left out of the history: {', '.join(map(on_one_line, found.skipped))}.")
+    users, user = recommender.trained.users, beside.get("user")
+    if user is not None and users is not None and not users.number(user):
+        lines.append(f"User {on_one_line(user)} was not in training: this is the answer to somebody new.")
     if explain:
         lines += ["", *_because(reasons, title)]
     facts = {

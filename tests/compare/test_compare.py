@@ -481,6 +481,15 @@ def test_one_trial_of_a_model_that_counts_is_made(clicks: Path, tmp_path: Path, 
     assert read_toml(tmp_path / "pop.toml")["settings"] == {}
 
 
+def test_tune_needs_a_validation_part_and_a_trial(tmp_path: Path, ft: Shell) -> None:
+    columns = {name: column for name, column in shop(n_users=60, n_items=40, seed=3).columns.items() if name != "dwell"}
+    EventLog.read(columns, user="user", session="session", item="item", time="time").prepare(folder=tmp_path / "all")
+    for more, said in (((), "no validation part, which chooses"), (("--trials", 0), "trials = 0; give at least 1")):
+        ran = ft("tune", tmp_path / "all", "--model", "pop", "--out", tmp_path / "pop.toml", *more)
+        assert (ran.status, said in ran.err) == (2, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all"]
+
+
 def test_tune_goes_on_with_more_trials_and_leaves_nothing_behind(
     clicks: Path, tmp_path: Path, ft: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -185,6 +185,8 @@ def test_a_file_of_users_that_is_not_the_models_is_refused(tmp_path: Path) -> No
 def test_times_that_are_none_are_refused(trained: Trained, times: list[object]) -> None:
     with pytest.raises(ConfigError, match="times"):
         trained.recommend(["tea", "milk"], times=times)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="time 9 stands before 5; give the oldest event first"):
+        trained.recommend(["tea", "milk"], times=[9, 5])
     with pytest.raises(ConfigError, match="history 1 has 1 events and 0 times"):
         trained.recommend_batch([["tea"], ["milk"]], times=[[1]])
 

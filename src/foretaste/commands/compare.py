@@ -100,7 +100,7 @@ def compare(
     cells = TrackedCells(tracker(track), place)
     folder = _shop(out) if data is None else data
     log = Prepared.open(folder)
-    _check_parts(log, folder)
+    _check_parts(log, folder, (VALIDATION, "chooses the settings"), (TEST, "is asked in the end"))
     words.protocol(protocol)
     grid = Grid(
         title=f"Comparison on {folder.name}",
@@ -180,7 +180,10 @@ def tune(
     words.use_threads(threads)
     if out.exists():
         raise ConfigError(f"{out}: is there already; name another file for the recipe, or delete this one")
+    if trials < 1:
+        raise ConfigError(f"trials = {trials}; give at least 1")
     log = Prepared.open(data)
+    _check_parts(log, data, (VALIDATION, "chooses the settings"))
     row = Row(name=model, model=model, settings=_settings(set, "--seed"), trials=trials)
     asked: dict[str, Any] = {"metric": metric, "show": (metric,), "cutoffs": lengths(metric), "data": fingerprint(log)}
     grid = Grid(title="", rows=(row,), seeds=(seed,), ask=protocol, **asked)
@@ -267,8 +270,8 @@ def _rows(models: str, budget: int, settings: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
-def _check_parts(log: Prepared, folder: Path) -> None:
-    for part, what in ((VALIDATION, "chooses the settings"), (TEST, "is asked in the end")):
+def _check_parts(log: Prepared, folder: Path, *parts: tuple[int, str]) -> None:
+    for part, what in parts:
         if not (log.sequences.part == part).any():
             raise ConfigError(
                 f"{folder}: no {PARTS[part]} part, which {what}; prepare the log with --split and --validation"

@@ -105,7 +105,8 @@ def _first_lines(workspace: Workspace, path: Path, encoding: str, compression: s
     if not found:
         raise DataError(f"{path}: no line of text in it; expected a header and rows")
     if "\x00" in found[0]:
-        raise DataError(f"{path}: neither CSV nor Parquet (its first line holds zero bytes)")
+        more = "; text in UTF-16 is read with encoding='utf-16' (--encoding)" if encoding == "utf-8" else ""
+        raise DataError(f"{path}: neither CSV nor Parquet (its first line holds zero bytes){more}")
     return found, next(place for place, line in enumerate(lines) if line) if even else 0
 
 

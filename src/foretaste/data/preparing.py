@@ -20,7 +20,7 @@ from foretaste.data.arrange import arrange
 from foretaste.data.sequences import TEST, TRAIN, VALIDATION, Sequences
 from foretaste.data.sessions import FUTURE_COLUMNS, Filters
 from foretaste.data.splits import GlobalTime, RecentPrefixes, Split
-from foretaste.data.timeline import Ints, Mask, count
+from foretaste.data.timeline import Ints, Mask, Timeline, count
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, DataError
 
@@ -122,14 +122,14 @@ class Work:
 
     def divide(self, split: Split) -> None:
         """Into training, test and perhaps validation."""
-        self.part = _checked(split.parts(self.line), split)
+        self.part = _checked(self.line, split)
 
     def divide_training(self, validation: Split) -> None:
         """Take the validation part out of the training part."""
         if (self.part == VALIDATION).any():
             raise ConfigError(f"the split already makes a validation part; leave out validation = {validation}")
         train = self.part == TRAIN
-        chosen = _checked(validation.parts(self.line.select(train)), validation, "validation: ")
+        chosen = _checked(self.line.select(train), validation, "validation: ")
         self.part[train] = np.where(chosen == TRAIN, TRAIN, VALIDATION)
 
     def filter(self, filters: Filters) -> None:
@@ -206,11 +206,14 @@ def _numbered(codes: NDArray[np.int32], known: Mask, *, unknown_too: bool = Fals
     return order, numbers
 
 
-def _checked(part: NDArray[np.uint8], split: Split, which: str = "") -> NDArray[np.uint8]:
+def _checked(line: Timeline, split: Split, which: str = "") -> NDArray[np.uint8]:
+    part, times = split.parts(line), line.times
     for number, purpose in ((TRAIN, "train on"), (TEST, "ask for")):
         if not (part == number).any():
             inside = isinstance(split, GlobalTime) and split.by != "event"
             more = ", or by=event, which also cuts inside a session" if inside else ""
+            if times is not None and len(times) > 1 and times.min() == times.max():
+                more = "; every event has the same time: is that the right column and unit?"
             raise DataError(
                 f"{which}{split} leaves nothing to {purpose} of {len(part)} events; choose another split or size{more}"
             )

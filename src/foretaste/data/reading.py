@@ -26,6 +26,12 @@ from foretaste.data.workspace import Table, Workspace, name, text
 from foretaste.errors import DataError, nearest
 
 UNREAD = "time cannot be read"
+TIMES = ". Times are numbers since 1970 (s, ms, us or ns, by their size), dates, or ISO text such as 2024-05-01 10:00"
+HINTS = {
+    **dict.fromkeys((UNREAD, "time in the future", "time before 1970"), TIMES),
+    rejected.UNREADABLE["INVALID ENCODING"]: ". Name the encoding that it has: encoding='latin-1' (--encoding)",
+}
+"""What to say of the first row that cannot be used, by its reason."""
 FEW = 1000
 """How many different actions are listed when one is not found."""
 C = TypeVar("C", bound=Cell)
@@ -163,8 +169,7 @@ class Reader:
             return None, {}
         file, line, why, row = self.workspace.row(f"SELECT * FROM {aside} LIMIT 1")
         first = f"{file}, line {line}: {why}: {row[:200]}"
-        if why == UNREAD:
-            first += ". Times are numbers (s, ms, us or ns), dates, or ISO text such as 2024-05-01 10:00"
+        first += HINTS.get(why, "")
         if strict:
             raise DataError(
                 f"{first}. strict=True (--strict) accepts no such row: correct it, or read without it to set it aside"

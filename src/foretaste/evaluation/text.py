@@ -44,8 +44,9 @@ def _metrics(found: Evaluation, kinds: tuple[str, ...]) -> list[str]:
     cells = []
     for name in names:
         low, high = found.intervals[name]
+        title = f"{name}, a count" if name.split("@")[0] in COUNTS else name
         shown = _number(name, best[name]) if _number(name, best[name]) != _number(name, worst[name]) else ""
-        cells.append((name, _number(name, worst[name]), f"{_number(name, low)} to {_number(name, high)}", shown))
+        cells.append((title, _number(name, worst[name]), f"{_number(name, low)} to {_number(name, high)}", shown))
     if found.facts.coverage is not None:
         k = max(found.facts.cutoffs)
         cells.append((f"coverage@{k}", _number("coverage", found.facts.coverage), "", ""))

@@ -72,8 +72,15 @@ class Nature:
         )
 
     @property
+    def alone(self) -> bool:
+        """Does nothing stand before any event, so that there is nothing to answer from?"""
+        return not self.questions and not self.several
+
+    @property
     def best(self) -> str:
-        """The protocol to take."""
+        """The protocol to take; empty where none can ask anything."""
+        if not self.questions and self.row == "session":
+            return "product" if self.newest else "living" if self.several else ""
         if self.basket and self.several:
             return "last-session"
         if self.newest:
@@ -88,6 +95,8 @@ def askings(facts: LogFacts) -> list[Asking]:
     for name, judge in JUDGES.items():
         word = f"last-item:unit={'user' if log.users else 'session'}" if name == "last-item" else name
         verdict, split, why = judge(log)
+        if log.alone and name in FROM_BEFORE and verdict != "no":
+            verdict, why = "no", f"Every {'user' if log.users else log.row} has one event: nothing stands before any."
         verdict = "take this" if name == log.best else verdict
         leaks = ""
         if verdict != "no":
@@ -115,6 +124,8 @@ def _product(log: Nature) -> Judged:
 def _per_step(log: Nature) -> Judged:
     share = percent(log.questions)
     asked = f"Every event with another before it in its {log.row}, {share} of them, as session papers ask."
+    if not log.questions:
+        return "no", "", f"Every {log.row} has one event: nothing stands before any."
     if log.basket:
         return "to compare", log.newest or PER_USER, f"{asked} But the steps of a session have no order here."
     if not log.newest:
@@ -165,3 +176,5 @@ JUDGES: dict[str, Callable[[Nature], Judged]] = {
     "frozen": _frozen,
 }
 """By protocol, in the order of a tie."""
+FROM_BEFORE = ("last-item", "living", "frozen")
+"""Protocols that ask only what has an event of the same user, or session, before it."""

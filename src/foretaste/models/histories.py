@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
@@ -78,6 +79,8 @@ def _beside(name: str, given: Sequence[Sequence[Any]] | None, row: int, known: S
         raise ConfigError(f"history {row} has {len(known)} events and {len(beside)} {name}")
     if name == "times" and (wrong := [value for value in beside if not _is_time(value)]):
         raise ConfigError(f"history {row}: {wrong[0]!r} among its times; expected seconds since 1970")
+    if name == "times" and (falls := [pair for pair in itertools.pairwise(beside) if pair[1] < pair[0]]):
+        raise ConfigError(f"history {row}: time {falls[0][0]} stands before {falls[0][1]}; give the oldest event first")
     return list(beside)
 
 

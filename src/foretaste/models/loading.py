@@ -56,6 +56,8 @@ def read_users(folder: Path, facts: dict[str, Any]) -> Vocabulary | None:
 
 def _read(folder: Path, what: str, count: int) -> Vocabulary:
     path = folder / f"{what}.parquet"
+    if not path.is_file():
+        raise SavedFileError(f"{path}: no such file; the folder was only half copied: copy it again")
     found = Vocabulary.read(path)
     if len(found) != count:
         raise SavedFileError(
