@@ -187,6 +187,13 @@ def recommend(
     show(*answered(recommender, ids, k, explain=explain, leave_out_seen=leave_out_seen, **given), json)
 
 
+app.command(
+    "foretaste.commands.lists:lists",
+    name="lists",
+    help="The best items for every user of a log at once, written to a file: for mails, a cache, a table.",
+)
+
+
 @app.command
 def models(name: str | None = None, /, *, json: Json = False) -> None:
     """The models, what each needs, and where it is from; or one of them with all its settings.

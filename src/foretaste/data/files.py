@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,12 @@ def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
     """Arrays as .npz, compressed and without pickle, replaced in one move."""
     with _replaced(path, "wb", None) as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def take_over(path: Path, written: Path) -> None:
+    """What another program has written elsewhere, as this file, replaced in one move."""
+    with _replaced(path, "wb", None) as file, written.open("rb") as source:
+        shutil.copyfileobj(source, file)
 
 
 @contextmanager

@@ -1,10 +1,8 @@
 """Run a model over the cases of a log: each row once, every target ranked among all items.
 
 A row (a session or a user, by the model's scope) is fed once, up to its last cut and never beyond, and asked at every
-position where a case is cut: the parallel form of the model. Where cases show the latest events alone, each is a row.
-Long rows are fed in chunks with the state carried over; by the law this is what serving would have answered event by
-event. A case with no known event before its cut is answered from the initial state. Rows of like length share a batch;
-scores are held for one block of cases at a time.
+position where a case is cut: the parallel form of the model (feeding.py). Where cases show the latest events alone,
+each is a row. Scores are held for one block of cases at a time.
 
 The share of repeats, and `mask_seen`, go by the user's whole history before the cut, whatever the model's scope, so
 that they mean the same for every model.
@@ -14,7 +12,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,23 +20,20 @@ from numpy.typing import NDArray
 
 from foretaste.data.sequences import PARTS, TRAIN, Scope, Sequences
 from foretaste.errors import ConfigError, NeedsError
+from foretaste.evaluation.feeding import CHUNK, TOKENS, answers, opening, ready
 from foretaste.evaluation.metrics import Lists
 from foretaste.evaluation.protocols import Cases, Product
 from foretaste.evaluation.questions import Questions, questions, tiers
 from foretaste.evaluation.ranking import MISS, Ints, ScoreError, Scorer, rank
 from foretaste.evaluation.report import Evaluation, Facts
-from foretaste.models.contract import Query, SequenceModel, query_rows
-from foretaste.models.rows import ranges, take
+from foretaste.models.contract import SequenceModel, query_rows
+from foretaste.models.rows import ranges
 from foretaste.models.topk import top_k
 
 __all__ = ["Evaluation", "evaluate"]
 
 FEW = 30
 """Users below which a percentile bootstrap is known to be too sure."""
-TOKENS = 8192
-"""Events fed in one call of the model."""
-CHUNK = 512
-"""Positions of a row fed in one call."""
 
 Progress = Callable[[int, int], None]
 
@@ -81,11 +75,11 @@ def evaluate(
     tied = np.zeros(len(asked.items), bool)  # [m]
     history = np.zeros(len(asked), np.int64)  # [n]
     done = 0
-    with _ready(model, device) as home:
+    with ready(model, device) as home:
         scorer = Scorer(model, block)
-        opening = _opening(sequences, model.scope, asked, cases)
-        for where, known, query in _answers(
-            model, sequences, asked.cut, opening, bool(cases.latest), home, tokens, chunk
+        begins = _begins(sequences, model.scope, asked, cases)
+        for where, known, query in answers(
+            model, sequences, asked.cut, begins, bool(cases.latest), home, tokens, chunk
         ):
             history[where] = known
             for first in range(0, len(where), scorer.block):
@@ -147,80 +141,12 @@ def evaluate(
     )
 
 
-def _opening(log: Sequences, scope: Scope, asked: Questions, cases: Cases) -> Ints:
+def _begins(log: Sequences, scope: Scope, asked: Questions, cases: Cases) -> Ints:
     """[n]: where that begins which a model of this scope is shown of each case."""
-    offsets, inside = np.asarray(log.offsets(scope), dtype=np.int64), asked.cut
-    if cases.still_open:
-        inside = np.maximum(asked.cut - 1, np.asarray(log.users)[asked.user])
-    opening = offsets[np.searchsorted(offsets, inside, side="right") - 1]
+    inside = np.maximum(asked.cut - 1, np.asarray(log.users)[asked.user]) if cases.still_open else asked.cut
+    begins = opening(log, scope, inside)
     latest = np.searchsorted(log.known, log.known[asked.cut] - cases.latest, side="right") - 1
-    shown: Ints = np.maximum(opening, latest) if cases.latest else opening
-    return shown
-
-
-def _answers(
-    model: SequenceModel,
-    log: Sequences,
-    cut: Ints,
-    opening: Ints,
-    apart: bool,
-    device: torch.device,
-    tokens: int,
-    chunk: int,
-) -> Iterator[tuple[Ints, Ints, Query]]:
-    """The query of every case: (case numbers [N], known events shown before the cut [N], queries [N, ...]).
-
-    Cases that open at one place share a row, unless each is to stand `apart`.
-    """
-    start, member = (opening, np.arange(len(cut))) if apart else np.unique(opening, return_inverse=True)  # [rows], [n]
-    stop = start.copy()
-    np.maximum.at(stop, member, cut)  # the last cut: nothing at or after it is fed
-    length = log.known[stop] - log.known[start]  # [rows]
-    users = np.asarray(log.user_numbers)[np.searchsorted(log.users, start, side="right") - 1].astype(np.int64)
-    users = np.where(users <= model.n_users, users, 0)  # [rows]
-    order = np.argsort(-length, kind="stable")  # longest first
-    rank_of = np.empty_like(order)
-    rank_of[order] = np.arange(len(order))
-    by_row = np.argsort(rank_of[member], kind="stable")  # cases, row after row in that order
-    ends = np.searchsorted(rank_of[member][by_row], np.arange(len(order) + 1))
-    begin = 0
-    while begin < len(order):
-        width = int(min(max(length[order[begin]], 1), chunk))
-        end = min(begin + max(1, tokens // width), len(order))
-        batch, some = order[begin:end], by_row[ends[begin] : ends[end]]
-        row = rank_of[member[some]] - begin  # [N] row in the batch
-        known = log.known[cut[some]] - log.known[start[batch[row]]]  # [N]
-        state = model.initial_state(torch.from_numpy(users[batch]).to(device))
-        if (known == 0).any():
-            blank = known == 0
-            query = query_rows(model.query(state), torch.from_numpy(row[blank]).to(device))  # [N, 1, ...]
-            yield some[blank], known[blank], _only_column(query)
-        for first in range(0, int(length[batch[0]]), chunk):
-            active = batch[length[batch] > first]  # a prefix of the batch
-            low = _after(log, start[active], first)
-            high = _after(log, start[active], np.minimum(first + chunk, length[active]))
-            events = take(log, low, high).to(device)  # [B, T]
-            mine = (known > first) & (known <= first + chunk)
-            place = row[mine] * events.shape[1] + known[mine] - first - 1  # [N] flat position in [B, T]
-            places, back = np.unique(place, return_inverse=True)
-            at = torch.zeros(events.shape, dtype=torch.bool, device=device)  # [B, T]
-            at.view(-1)[torch.from_numpy(places).to(device)] = True
-            state = {key: part[: len(active)] for key, part in state.items()}
-            query, state = model(events, state, at=at)
-            if mine.any():
-                yield some[mine], known[mine], query_rows(query, torch.from_numpy(back).to(device))
-        begin = end
-
-
-def _after(log: Sequences, start: Ints, known: Ints | int) -> Ints:
-    """The place just after so many known events from `start`."""
-    place: Ints = np.searchsorted(log.known, log.known[start] + known, side="left")
-    return np.maximum(place, start)
-
-
-def _only_column(query: Query) -> Query:
-    """[N, 1, ...] -> [N, ...]"""
-    return query[:, 0] if isinstance(query, torch.Tensor) else {name: part[:, 0] for name, part in query.items()}
+    return np.maximum(begins, latest) if cases.latest else begins
 
 
 def _look(shown: Lists, scores: torch.Tensor, ids: Ints, place: Any, seen: Any) -> None:
@@ -275,23 +201,3 @@ def _not_a_number(
         "go back to an earlier checkpoint",
         error.row,
     )
-
-
-@contextmanager
-def _ready(model: SequenceModel, device: str | torch.device | None) -> Iterator[torch.device]:
-    """The model in evaluation mode on its device, without gradients; afterwards as it was."""
-    tensor = next(iter(model.state_dict().values()), None)
-    was = torch.device("cpu") if tensor is None else tensor.device
-    home = was if device is None else torch.device(device)
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    if home != was:
-        model.to(home)
-    try:
-        with torch.inference_mode():
-            yield home
-    finally:
-        if home != was:
-            model.to(was)
-        for module in training:
-            module.training = True

@@ -1,0 +1,92 @@
+"""Lists for every user at once: those that each user would get alone."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from foretaste import EventLog, Recommender, shop, splits
+from foretaste.data.prepared import Prepared
+from foretaste.errors import ConfigError, NeedsError
+from foretaste.listing import write_lists
+from tests.shell import Shell
+
+
+@pytest.fixture(scope="module")
+def log() -> EventLog:
+    drawn = shop(n_users=40, n_items=30, seed=2)
+    columns = {**drawn.columns, "user": [f"no. {user}" for user in drawn.columns["user"]]}
+    read = EventLog.read(columns, user="user", item="item", time="time").sessions(gap="30m")
+    return read.with_items(drawn.items, item="item", title="title")
+
+
+@pytest.fixture
+def ft(capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(capsys)
+
+
+def read(path: Path) -> dict[object, list[tuple[object, str, float]]]:
+    """The lists of a file by user."""
+    rows = duckdb.sql(f"SELECT * FROM '{path}' ORDER BY \"user\", rank").fetchall()
+    assert [name for name, *_ in duckdb.sql(f"DESCRIBE FROM '{path}'").fetchall()][:3] == ["user", "rank", "item"]
+    found: dict[object, list[tuple[object, str, float]]] = {}
+    for user, rank, item, title, score in rows:
+        found.setdefault(user, []).append((item, title, score))
+        assert rank == len(found[user])
+    return found
+
+
+@pytest.mark.parametrize("name", ["narm", "lsamn", "asars", "sr"])
+@pytest.mark.parametrize("leave_out_seen", [False, True])
+def test_each_list_is_what_the_user_would_get_alone(
+    log: EventLog, tmp_path: Path, name: str, leave_out_seen: bool
+) -> None:
+    prepared = log.prepare()
+    recommender = Recommender(name, **({} if name == "sr" else {"epochs": 1})).fit(prepared)
+    facts = write_lists(recommender.trained, prepared, tmp_path / "l.parquet", 7, leave_out_seen=leave_out_seen)
+    found, flat = read(tmp_path / "l.parquet"), prepared.sequences
+    assert facts["users"] == len(found) == flat.n_users
+    assert facts["not_in_training"] == 0
+    assert prepared.users is not None
+    assert flat.times is not None
+    session = flat.sessions.searchsorted(range(len(flat)), side="right")
+    for number, (start, stop) in zip(flat.user_numbers.tolist(), itertools.pairwise(flat.users.tolist()), strict=True):
+        user, history = prepared.users.ids[number - 1], prepared.items.raw(flat.items[start:stop].tolist())
+        beside = {"times": flat.times[start:stop].tolist(), "sessions": session[start:stop].tolist()}
+        alone = recommender.recommend(history, 7, user=user, leave_out_seen=leave_out_seen, **beside)
+        assert [item for item, *_ in found[user]] == alone.ids
+        assert [score for *_, score in found[user]] == pytest.approx(alone.scores, abs=1e-5)
+    assert len({title for listed in found.values() for _, title, _ in listed}) > 10
+
+
+def test_the_command_writes_one_file_and_says_who_is_missing(log: EventLog, tmp_path: Path, ft: Shell) -> None:
+    prepared = log.prepare(splits.WholeUsers(fraction=0.2), folder=tmp_path / "log")
+    Recommender("pop").fit(prepared).save(tmp_path / "pop")
+    said = ft.well("lists", tmp_path / "pop", tmp_path / "log", "--out", tmp_path / "l.csv", "-k", 3).out
+    assert (
+        said.strip()
+        == f"written: {tmp_path / 'l.csv'}, for 32 users; 8 others were not in training and have no id here"
+    )
+    assert {len(listed) for listed in read(tmp_path / "l.csv").values()} == {3}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["l.csv", "log", "pop"]
+    for out, said in (("l.txt", "written as .parquet or .csv"), ("no/such/l.csv", "")):
+        ran = ft("lists", tmp_path / "pop", tmp_path / "log", "--out", tmp_path / out)
+        assert (ran.status, said in ran.err) == ((2, True) if said else (0, True))
+
+
+def test_what_cannot_be_listed_is_said(log: EventLog, tmp_path: Path) -> None:
+    pop = Recommender("pop").fit(log.prepare()).trained
+    columns = {"session": [1, 1, 2, 2], "item": [1, 2, 1, 2], "time": [1, 2, 3, 4]}
+    nobody = EventLog.read(columns, session="session", item="item", time="time").prepare()
+    with pytest.raises(NeedsError, match="has no users"):
+        write_lists(pop, nobody, tmp_path / "l.csv")
+    few = EventLog.read({"u": [1, 1], "i": [1, 2], "t": [1, 2]}, user="u", item="i", time="t").prepare()
+    with pytest.raises(ConfigError, match="not the recommender"):
+        write_lists(pop, few, tmp_path / "l.csv")
+    with pytest.raises(ConfigError, match="k = 0"):
+        write_lists(pop, few, tmp_path / "l.csv", 0)
+    assert isinstance(few, Prepared)
+    assert not list(tmp_path.iterdir())
