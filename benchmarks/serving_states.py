@@ -48,7 +48,7 @@ from foretaste.serving.asks import Ask, Event
 from foretaste.serving.engine import Engine
 from foretaste.serving.homes import open_store
 from foretaste.serving.planning import EngineConfig
-from foretaste.serving.rules import Edge, Happened, Rules, walk
+from foretaste.data.rules import Edge, Happened, Rules, walk
 from foretaste.serving.stepping import Stepper
 from foretaste.serving.store import MemoryStore
 

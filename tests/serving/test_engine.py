@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from foretaste.data.rules import Rules
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, NeedsError, StoreError, TrainingError
 from foretaste.models.contract import Events, State
@@ -16,7 +17,6 @@ from foretaste.models.saved import Trained
 from foretaste.serving.asks import Ask, Event, Told
 from foretaste.serving.engine import Engine
 from foretaste.serving.planning import EngineConfig
-from foretaste.serving.rules import Rules
 from foretaste.serving.store import Change, MemoryStore, Stored
 from tests.battery import N_ITEMS, N_USERS, every_model, make
 

@@ -19,6 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foretaste.data.rules import Rules
 from foretaste.errors import StoreError
 from foretaste.models.contract import Events, State
 from foretaste.models.saved import Trained
@@ -26,7 +27,6 @@ from foretaste.serving.asks import Ask, Event, Outcome, Told
 from foretaste.serving.batcher import Batcher
 from foretaste.serving.engine import Engine
 from foretaste.serving.planning import EngineConfig
-from foretaste.serving.rules import Rules
 from foretaste.serving.store import Change, MemoryStore, Stored
 from tests.serving.test_engine import START, USERS, trained_of
 

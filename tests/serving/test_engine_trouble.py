@@ -14,6 +14,7 @@ import torch
 from fastapi.testclient import TestClient
 
 from foretaste.data.events import EventLog
+from foretaste.data.rules import Edge, Happened, Rules, walk
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, DamagedRecordError, StoreError
 from foretaste.models.saved import Trained
@@ -22,7 +23,6 @@ from foretaste.serving.engine import Engine
 from foretaste.serving.ids import Names
 from foretaste.serving.planning import EngineConfig
 from foretaste.serving.record import Record, digest
-from foretaste.serving.rules import Edge, Happened, Rules, walk
 from foretaste.serving.store import Change, MemoryStore, Stored
 from tests.battery import N_ITEMS, make
 from tests.serving.small import small_app, small_trained

@@ -50,3 +50,25 @@ def test_every_rank_is_that_of_the_served_list(prepared: Prepared, name: str, se
             engine.ask(Ask(user=user, events=[event]))
     assert case == len(found.pessimistic)
     assert from_before > 10
+
+
+@pytest.mark.parametrize("name", ["narm", "lsamn", "dman"])
+def test_a_history_is_cut_and_cleaned_as_the_service_does(name: str) -> None:
+    """Two days apart, repeats, an item that nobody knows: by the rules of the log, unless sessions are named."""
+    columns = {"user": "user", "item": "item", "time": "time", "repeats": "collapse"}
+    log = EventLog.read(shop(n_users=40, n_items=30, seed=2).columns, **columns).sessions(gap="30m")
+    recommender = Recommender(name, epochs=1).fit(log.prepare())
+    engine = Engine(recommender.trained, MemoryStore())
+    one, two, three = recommender.trained.items.ids[:3]
+    history, times = [one, one, "?", two, two, three, two], [0, 5, 9, 200_000, 200_005, 200_010, 200_020]
+    told = engine.ask(Ask(history=[Event(item, time) for item, time in zip(history, times, strict=True)], k=9))
+    assert told.recommendations is not None
+    found = recommender.recommend(history, 9, times=times)
+    assert found.ids == told.recommendations.ids
+    assert found.scores == pytest.approx(told.recommendations.scores, abs=1e-6)
+    named = recommender.recommend(history, 9, times=times, sessions=[1, 1, 1, 2, 2, 2, 2])
+    assert (named.ids, named.skipped) == (found.ids, ["?"])
+    whole = recommender.recommend(history, 9, times=times, sessions=[1] * 7)
+    assert (whole.scores == named.scores) == (name == "dman")  # a row of which is a user
+    bare = engine.ask(Ask(history=[Event(item) for item in history], k=9)).recommendations if name != "lsamn" else None
+    assert bare is None or bare.ids == recommender.recommend(history, 9).ids

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
+from foretaste.data.rules import Edge, Happened, Rules, Step, walk
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, NeedsError
 from foretaste.models.contract import Events, SequenceModel
@@ -33,12 +36,16 @@ def check_askable(model: SequenceModel, name: str, times: object, sessions: obje
         )
     if "times" in model.needs and times is None:
         raise NeedsError(f"model '{name}' needs the times of the events; give times=[...] beside the history")
-    if "sessions" in model.needs and model.scope == "user" and sessions is None:
-        raise NeedsError(f"model '{name}' needs the session of each event; give sessions=[...] beside the history")
+    if "sessions" in model.needs and model.scope == "user" and times is None and sessions is None:
+        raise NeedsError(
+            f"model '{name}' needs the session of each event; give sessions=[...] beside the history, or times=[...], "
+            "by which it is cut as the log was"
+        )
 
 
 def events_of(
     items: Vocabulary,
+    rules: Rules,
     histories: Sequence[History],
     times: Sequence[Sequence[int]] | None = None,
     sessions: Sequence[Sequence[Hashable]] | None = None,
@@ -47,27 +54,32 @@ def events_of(
 ) -> tuple[Events, list[list[Any]]]:
     """Histories as a batch, and the ids of each that are not known.
 
-    `times` are seconds, `sessions` any ids, one an event: where the id changes, a session begins. `last`: the model
-    reads one session, so of each history only its last one counts.
+    `times` are seconds, `sessions` any ids, one an event: where the id changes, a session begins; without them the
+    rules of the log cut the history, and take repeats out of it, as they do in the service. `last`: the model reads one
+    session, so of each history only its last one counts.
     """
     for name, given in (("times", times), ("sessions", sessions)):
         if given is not None and len(given) > len(histories):
             raise ConfigError(f"{len(histories)} histories and {len(given)} rows of {name}; give one a history")
-    numbers, clocks, begins, skipped = [], [], [], []
+    rows: list[list[Step]] = []
+    skipped = []
     for row, history in enumerate(histories):
         known = numbers_of(items, history)
         skipped.append([raw for raw, n in zip(history, known, strict=True) if not n])
-        clock, ids = _beside("times", times, row, known), _beside("sessions", sessions, row, known)
-        start = 0
-        if last and ids:
-            start = max((place for place in range(1, len(ids)) if ids[place] != ids[place - 1]), default=0)
-        kept = [place for place in range(start, len(known)) if known[place]]
-        numbers.append([known[place] for place in kept])
-        clocks.append([clock[place] for place in kept] if clock else [])
-        named = [ids[place] for place in kept] if ids else []
-        begins.append([place == 0 or named[place - 1] != now for place, now in enumerate(named)])
-    starts, when = None if sessions is None else begins, None if times is None else clocks
-    return Events.of(numbers, starts=starts, times=when), skipped
+        clock = _beside("times", times, row, known) or [0] * len(known)
+        ids = _beside("sessions", sessions, row, known) or [None] * len(known)
+        happened = [Happened(*one) for one in zip(history, (math.floor(t) * 1000 for t in clock), ids, strict=True)]
+        steps = [step for step, _ in walk(rules, items, Edge(), happened)]
+        begins = max((place for place, step in enumerate(steps) if step.opens), default=0) if last else 0
+        rows.append([step for step in steps[begins:] if step.number])
+    when = None if times is None else [[step.time for step in row] for row in rows]
+    starts = [[step.start for step in row] for row in rows]
+    return Events.of([[step.number for step in row] for row in rows], starts=starts, times=when), skipped
+
+
+def padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Numbers [B, T], 0 behind the end of a row."""
+    return Events.of(rows).items
 
 
 def _beside(name: str, given: Sequence[Sequence[Any]] | None, row: int, known: Sequence[int]) -> list[Any]:

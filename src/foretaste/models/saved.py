@@ -24,12 +24,13 @@ from torch import Tensor
 
 import foretaste
 from foretaste.data.folders import written_whole
+from foretaste.data.rules import Rules
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, NeedsError, SavedFileError
 from foretaste.models.choosing import Recommendations, best, hide
 from foretaste.models.contract import Events, SequenceModel, State
 from foretaste.models.device import usable
-from foretaste.models.histories import History, check_askable, events_of, numbers_of
+from foretaste.models.histories import History, check_askable, events_of, numbers_of, padded
 from foretaste.models.loading import FORMAT, read_facts, read_items, read_model, read_users
 
 CHUNK = 512
@@ -68,7 +69,8 @@ class Trained:
 
         Beside each history, for models that need them: `users` its user, `times` the time of each event in seconds,
         `sessions` the session of each event (any ids; where the id changes, a session begins; a model that reads one
-        session is given the last).
+        session is given the last). Without them a history with times is cut as the training log was, and repeats that
+        were taken out of the log are taken out of the history, as the service does.
         `candidates` are the only items to choose from, `exclude` never appear, `leave_out_seen` leaves out what the
         history holds. An unknown item in a history is skipped and reported; in `candidates` it is an error.
         """
@@ -79,7 +81,7 @@ class Trained:
         pool = self._pool(candidates)                                      # [C] or None
         never = self._numbers(exclude)                                     # [X]
         columns = self.model.n_items if pool is None else len(pool)
-        seen = events if sessions is None or not leave_out_seen else events_of(self.items, histories)[0].to(self.device)
+        seen = padded([numbers_of(self.items, history) for history in histories] if leave_out_seen else [])  # [B, T]
         step = min(ROWS, max(1, SCORE_BYTES // (8 * max(columns, 1))))
         who = self._user_numbers(users, len(histories))                    # [B]
         out: list[Recommendations] = []
@@ -88,7 +90,7 @@ class Trained:
                 rows = slice(first, first + step)
                 query = self.model.query(self.advance(events.rows(rows), self.model.initial_state(who[rows])))
                 scores = self.model.score(query, pool)[:, 0].clone()       # [b, C]
-                hide(scores, pool, never, seen.items[rows] if leave_out_seen else None)
+                hide(scores, pool, never, seen[rows].to(self.device) if leave_out_seen else None)
                 out += best(self.name, self.items, scores, pool, k)
         return [Recommendations(r.ids, r.scores, missed) for r, missed in zip(out, skipped, strict=True)]
 
@@ -222,7 +224,8 @@ class Trained:
     ) -> tuple[Events, list[list[Any]]]:
         """Histories as a batch on the model's device, and the ids of each that are not known."""
         check_askable(self.model, self.name, times, sessions)
-        events, skipped = events_of(self.items, histories, times, sessions, last=self.model.scope == "session")
+        rules, one = Rules.of_recommender(self.facts), self.model.scope == "session"
+        events, skipped = events_of(self.items, rules, histories, times, sessions, last=one)
         return events.to(self.device), skipped
 
     def advance(self, events: Events, state: State) -> State:

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 import foretaste
+from foretaste.data.rules import Rules
 from foretaste.errors import ConfigError, DamagedRecordError, ForetasteError, StoreError
 from foretaste.models.choosing import Recommendations
 from foretaste.models.contract import State
@@ -32,7 +33,6 @@ from foretaste.serving.answering import Asked, Chooser
 from foretaste.serving.asks import Ask, Event, Id, Kept, Told
 from foretaste.serving.planning import EngineConfig, Plan, Planner
 from foretaste.serving.record import Base, Record
-from foretaste.serving.rules import Rules
 from foretaste.serving.stepping import Row, Stepper
 from foretaste.serving.store import Change, Store, Stored
 

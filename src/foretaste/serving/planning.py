@@ -16,12 +16,12 @@ from typing import Any
 from pydantic import Field
 
 from foretaste.config import Config
+from foretaste.data.rules import Edge, Happened, Rules, Step, walk
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, NeedsError
 from foretaste.serving.asks import Ask, Event, Id, Outcome
 from foretaste.serving.ids import Names, sent
 from foretaste.serving.record import Base, Record, digest, line_of
-from foretaste.serving.rules import Edge, Happened, Rules, Step, walk
 from foretaste.serving.states import Precision
 from foretaste.serving.stepping import Row, Stepper
 from foretaste.serving.store import ABSENT, Stored

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from foretaste.data.rules import Edge, Happened
 from foretaste.errors import StoreError
-from foretaste.serving.rules import Edge, Happened
 
 FORMAT = 1
 ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

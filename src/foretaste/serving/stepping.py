@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from foretaste.data.rules import Step
 from foretaste.errors import NeedsError
 from foretaste.models.contract import Events, State
 from foretaste.models.saved import Trained
-from foretaste.serving.rules import Step
 from foretaste.serving.states import Layout, Precision
 
 SHORT = 8

@@ -1,8 +1,9 @@
 """Where a session begins and what the model is given: the rules by which the training log was cut, event by event.
 
-A log is cut into sessions as a whole; a service meets its events one at a time and must cut them alike. The rules are
-written into a prepared log and into a saved recommender. Where an event and the one before it both name their session,
-it begins one if the names differ, whatever the rules say; where one of them names none, the rules decide.
+A log is cut into sessions as a whole; a service meets its events one at a time, and a history is sent along alone: both
+must be cut alike. The rules are written into a prepared log and into a saved recommender. Where an event and the one
+before it both name their session, it begins one if the names differ, whatever the rules say; where one of them names
+none, the rules decide.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from pydantic import Field
 
 from foretaste.config import Config
 from foretaste.data.vocabulary import Vocabulary
-from foretaste.serving.asks import Id
 
 DAY = 86_400_000
 """Milliseconds."""
@@ -46,10 +46,10 @@ class Rules(Config):
 class Happened:
     """One event as it is kept."""
 
-    item: Id
+    item: Any
     time: int
     """Milliseconds since 1970."""
-    session: Id | None = None
+    session: Any = None
 
 
 @dataclass(frozen=True, slots=True)
