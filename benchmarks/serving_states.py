@@ -38,6 +38,7 @@ import numpy as np
 import torch
 
 from foretaste.data.files import write_text
+from foretaste.data.rules import Edge, Happened, Rules, walk
 from foretaste.data.sequences import Sequences
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.models import MODELS, model_class
@@ -48,7 +49,6 @@ from foretaste.serving.asks import Ask, Event
 from foretaste.serving.engine import Engine
 from foretaste.serving.homes import open_store
 from foretaste.serving.planning import EngineConfig
-from foretaste.data.rules import Edge, Happened, Rules, walk
 from foretaste.serving.stepping import Stepper
 from foretaste.serving.store import MemoryStore
 
