@@ -194,7 +194,7 @@ class Recommender:
         return self.trained.explain(history, **options)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the recommender to a folder, in one move."""
+        """Write the recommender to a folder, in one move; one that stands there makes room for it."""
         return self.trained.save(folder)
 
     @classmethod

@@ -181,7 +181,10 @@ def test_items_of_the_log_and_of_another_table(tmp_path: Path) -> None:
     told = log.with_items(films, item="id", title="name")
     assert told.db.execute(f"FROM {told.items_table}").fetchall() == [(7, "VII")]
     assert told.db.execute(f"DESCRIBE {told.items_table}").fetchall()[1][0] == "title"
-    detail = "the table: 1 of 2 items described by title; 1 rows of it could not be used"
+    detail = (
+        "the table: 1 of 2 items described by title; 1 rows of it could not be used; "
+        "1 of its items have rows that differ: the first counts"
+    )
     assert told.steps[-1] == Step("items", detail, 3, 1, 0, 2)
     every = log.with_items(films, item="id")
     assert every.db.execute(f"SELECT name, year FROM {every.items_table}").fetchall() == [("VII", 1)]

@@ -43,6 +43,10 @@ def attached(log: EventLog, source: Source, item: str, columns: Mapping[str, str
     )
     found = workspace.row(f"SELECT count(*) FROM {table}")[0]
     unusable = raw.lines.unread + workspace.row(f"SELECT count(*) FROM {raw.table} WHERE {key.value} IS NULL")[0]
+    said = f"row({', '.join(cell.value for cell in values.values())})"
+    twice = f"SELECT 1 FROM {raw.rows} WHERE {key.value} IS NOT NULL GROUP BY ({key.value})::VARCHAR"
+    differ = workspace.row(f"SELECT count(*) FROM ({twice} HAVING count(DISTINCT {said}) > 1)")[0]
     raw.drop()
     detail = f"{source.label}: {found:,} of {log.steps[-1].items:,} items described by {', '.join(taken)}"
-    return table, detail + (f"; {unusable:,} rows of it could not be used" if unusable else "")
+    detail += f"; {unusable:,} rows of it could not be used" if unusable else ""
+    return table, detail + (f"; {differ:,} of its items have rows that differ: the first counts" if differ else "")

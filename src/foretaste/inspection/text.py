@@ -171,7 +171,8 @@ def _short(value: float) -> str:
 
 
 def _asked(one: Asking) -> Iterator[str]:
-    yield f"  {one.protocol:23}{one.verdict}" + (f", after --split {one.split}" if one.split else "")
+    then = f", and --protocol {one.protocol} from then on" if one.verdict == "take this" and one.split else ""
+    yield f"  {one.protocol:23}{one.verdict}" + (f", after --split {one.split}{then}" if one.split else "")
     for said in (one.why, one.leaks and f"Leaks: {one.leaks}"):
         if said:
             yield _filled(said, " " * 6, " " * 6)

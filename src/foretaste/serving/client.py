@@ -33,7 +33,8 @@ LOST = (ConnectionError, http.client.HTTPException, TimeoutError)
 
 
 class Client:
-    """The service at a URL. All answers are plain dictionaries, as `GET /openapi.json` describes them."""
+    """The service at a URL. Answers are plain dictionaries, as `GET /openapi.json` describes them; of one that holds
+    nothing but a list, the list."""
 
     def __init__(self, url: str, key: str | None = None, timeout: float = 10.0) -> None:
         try:
