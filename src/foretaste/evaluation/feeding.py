@@ -34,7 +34,7 @@ def answers(
     model: SequenceModel,
     log: Sequences,
     cut: Ints,
-    opening: Ints,
+    begins: Ints,
     apart: bool,
     device: torch.device,
     tokens: int,
@@ -42,10 +42,10 @@ def answers(
 ) -> Iterator[tuple[Ints, Ints, Query]]:
     """The query of every case: (case numbers [N], known events shown before the cut [N], queries [N, ...]).
 
-    A case is shown the known events from `opening` [n] to `cut` [n], of one user. Cases that open at one place share a
+    A case is shown the known events from `begins` [n] to `cut` [n], of one user. Cases that begin at one place share a
     row, unless each is to stand `apart`. Rows of like length come together, the longest first.
     """
-    start, member = (opening, np.arange(len(cut))) if apart else np.unique(opening, return_inverse=True)  # [rows], [n]
+    start, member = (begins, np.arange(len(cut))) if apart else np.unique(begins, return_inverse=True)  # [rows], [n]
     stop = start.copy()
     np.maximum.at(stop, member, cut)  # the last cut: nothing at or after it is fed
     length = log.known[stop] - log.known[start]  # [rows]
