@@ -10,7 +10,8 @@ import pytest
 
 from foretaste import EventLog, Recommender, shop, splits
 from foretaste.data.prepared import Prepared
-from foretaste.errors import ConfigError, NeedsError
+from foretaste.data.vocabulary import Vocabulary
+from foretaste.errors import ConfigError, NeedsError, TrainingError
 from foretaste.listing import write_lists
 from tests.shell import Shell
 
@@ -75,6 +76,31 @@ def test_the_command_writes_one_file_and_says_who_is_missing(log: EventLog, tmp_
     for out, said in (("l.txt", "written as .parquet or .csv"), ("no/such/l.csv", "")):
         ran = ft("lists", tmp_path / "pop", tmp_path / "log", "--out", tmp_path / out)
         assert (ran.status, said in ran.err) == ((2, True) if said else (0, True))
+
+
+def test_columns_of_items_may_be_called_as_ours_are(log: EventLog, tmp_path: Path) -> None:
+    items = list(range(1, 31))
+    table = dict.fromkeys(("item", "rank", "score", "who", "what", "user"), items)
+    prepared = log.with_items(table, item="item").prepare()
+    write_lists(Recommender("pop").fit(prepared).trained, prepared, tmp_path / "l.csv", 2)
+    assert len(duckdb.sql(f"FROM '{tmp_path / 'l.csv'}'").fetchall()) == 2 * 40
+
+
+def test_no_list_is_made_of_noise_or_for_other_users(log: EventLog, tmp_path: Path) -> None:
+    prepared, seen = log.prepare(), []
+    found = Recommender("bpr-mf", epochs=1).fit(prepared)
+    write_lists(found.trained, prepared, tmp_path / "l.csv", 2, progress=lambda *done: seen.append(done))
+    assert seen[-1] == (40, 40)
+    assert prepared.users is not None
+    vocabularies = {"items": prepared.items, "users": Vocabulary(prepared.users.ids[::-1])}
+    others = Prepared(prepared.sequences, vocabularies, prepared.manifest)
+    with pytest.raises(ConfigError, match="users of this log are not the recommender's"):
+        write_lists(found.trained, others, tmp_path / "other.csv")
+    for weight in found.trained.model.parameters():
+        weight.data[3] = float("nan")
+    with pytest.raises(TrainingError, match="scored NaN"):
+        write_lists(found.trained, prepared, tmp_path / "noise.csv", 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["l.csv"]
 
 
 def test_what_cannot_be_listed_is_said(log: EventLog, tmp_path: Path) -> None:

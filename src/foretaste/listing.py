@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from foretaste.data.files import take_over
 from foretaste.data.prepared import Prepared
@@ -22,11 +21,11 @@ from foretaste.data.sequences import Sequences
 from foretaste.data.workspace import Workspace, exactly, name, text
 from foretaste.errors import ConfigError, NeedsError
 from foretaste.evaluation.feeding import CHUNK, TOKENS, answers, opening, ready
+from foretaste.evaluation.questions import histories
 from foretaste.evaluation.ranking import Scorer
-from foretaste.models.contract import SequenceModel, query_rows
-from foretaste.models.rows import ranges
+from foretaste.models.choosing import first
+from foretaste.models.contract import query_rows
 from foretaste.models.saved import Trained
-from foretaste.models.topk import top_k
 
 FORMATS = {".parquet": "FORMAT parquet, COMPRESSION zstd", ".csv": "FORMAT csv, HEADER true"}
 """How a file is written, by the end of its name."""
@@ -59,57 +58,54 @@ def write_lists(
         raise NeedsError(
             f"model '{trained.name}' is told something of the next event (causal = False), which is to come"
         )
+    if trained.users is not None and data.users.ids != trained.users.ids:
+        raise ConfigError("the users of this log are not the recommender's; give the folder it was trained from")
     rows = np.flatnonzero(np.asarray(log.user_numbers) > 0)  # [n]
     space, done = Workspace(), 0
-    space.db.execute("CREATE TABLE listed (user_number INTEGER, rank INTEGER, item_number INTEGER, score DOUBLE)")
-    for block in _blocks(trained.model, log, rows, k, leave_out_seen):
+    space.db.execute("CREATE TABLE listed (who INTEGER, rank INTEGER, what INTEGER, score DOUBLE)")
+    for size, block in _blocks(trained, log, rows, k, leave_out_seen):
         space.db.register("block", block)
-        space.db.execute('INSERT INTO listed SELECT "user", rank, item, score FROM block')
+        space.db.execute("INSERT INTO listed SELECT who, rank, what, score FROM block")
         space.db.unregister("block")
-        done += len(np.unique(block["user"]))
+        done += size
         if progress:
             progress(done, len(rows))
     data.users.write(space.folder / "users.parquet")
     data.items.write(space.folder / "items.parquet")
     users, items, fresh = (space.folder / one for one in ("users.parquet", "items.parquet", "lists"))
     title = f"i.{name('title')}, " if "title" in data.items.columns else ""
-    lines = f"""SELECT u.id AS "user", rank, i.id AS item, {title}score FROM listed
-        JOIN read_parquet({exactly(users)}) u ON u.number = user_number
-        JOIN read_parquet({exactly(items)}) i ON i.number = item_number ORDER BY user_number, rank"""
+    lines = f"""SELECT u.id AS "user", l.rank, i.id AS item, {title}l.score FROM listed AS l
+        JOIN read_parquet({exactly(users)}) AS u ON u.number = l.who
+        JOIN read_parquet({exactly(items)}) AS i ON i.number = l.what ORDER BY l.who, l.rank"""
     space.run(f"COPY ({lines}) TO {text(fresh)} ({FORMATS[path.suffix]})", f"{path}: could not be written")
     take_over(path, fresh)
     return {"written": str(path), "users": len(rows), "k": k, "not_in_training": log.n_users - len(rows)}
 
 
 def _blocks(
-    model: SequenceModel, log: Sequences, rows: NDArray[np.int64], k: int, leave_out_seen: bool
-) -> Iterator[dict[str, Any]]:
-    """User number, rank, item number and score of each place of the lists of some users."""
-    numbers = np.asarray(log.user_numbers)
+    trained: Trained, log: Sequences, rows: NDArray[np.int64], k: int, leave_out_seen: bool
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """How many users it is about; user number, rank, item number and score of each place of their lists."""
+    numbers, model = np.asarray(log.user_numbers), trained.model
     stop = np.asarray(log.users, dtype=np.int64)[rows + 1]  # [n]
     begins = opening(log, model.scope, stop - 1)  # [n]
     with ready(model, None) as home:
         scorer = Scorer(model)
         for where, _, query in answers(model, log, stop, begins, False, home, TOKENS, CHUNK):
-            for first in range(0, len(where), scorer.block):
-                some = slice(first, min(first + scorer.block, len(where)))
+            for start in range(0, len(where), scorer.block):
+                some = slice(start, min(start + scorer.block, len(where)))
                 scores, row = scorer(query_rows(query, some)), rows[where[some]]  # [b, I], [b]
                 if leave_out_seen:
-                    _hide(scores, log, row)
-                values, columns = (part.cpu().numpy() for part in top_k(scores, k))  # [b, k]
+                    place, seen = histories(log, row, stop[where[some]])
+                    scores[torch.as_tensor(place), torch.as_tensor(seen) - 1] = -torch.inf
+                values, columns = (part.cpu().numpy() for part in first(trained.name, scores, k))  # [b, k]
                 user, place = np.nonzero(values > -np.inf)  # [m]
-                yield {
-                    "user": numbers[row[user]],
-                    "rank": place + 1,
-                    "item": columns[user, place] + 1,
-                    "score": values[user, place].astype(np.float64),
-                }
-
-
-def _hide(scores: Tensor, log: Sequences, rows: NDArray[np.int64]) -> None:
-    """Set the scores [b, I] of what each user has touched to -inf, in place."""
-    start, stop = (np.asarray(log.users, dtype=np.int64)[rows + more] for more in (0, 1))
-    items = np.asarray(log.items)[ranges(start, stop)].astype(np.int64)
-    place = np.repeat(np.arange(len(rows)), stop - start)
-    known = torch.from_numpy(np.stack([place, items - 1])[:, items > 0])
-    scores[known[0], known[1]] = -torch.inf
+                yield (
+                    len(row),
+                    {
+                        "who": numbers[row[user]],
+                        "rank": place + 1,
+                        "what": columns[user, place] + 1,
+                        "score": values[user, place].astype(np.float64),
+                    },
+                )

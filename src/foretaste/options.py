@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,7 +169,7 @@ class Beside:
     user: str | None = None
     """Whose history it is."""
     times: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = ()
-    """Seconds, one an event; what stands behind the point is cut off."""
+    """Seconds, one an event."""
     sessions: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ()
     """The session of each event, any words: where the word changes, a session begins."""
 
@@ -182,8 +181,7 @@ class Beside:
                     f"--{name}: {len(beside)} given, and the history has {len(history)} items; one for each"
                 )
         user = None if self.user is None else words.ids([self.user], users or ())[0]
-        times = tuple(math.floor(time) for time in self.times)
-        return {"user": user, "times": times or None, "sessions": self.sessions or None}
+        return {"user": user, "times": self.times or None, "sessions": self.sessions or None}
 
 
 ALONE = Beside()

@@ -30,7 +30,7 @@ from foretaste.models.device import usable
 from foretaste.models.histories import History
 from foretaste.models.saved import Trained
 from foretaste.training.loop import Report, TrainResult, train
-from foretaste.training.settings import TrainConfig
+from foretaste.training.settings import TrainConfig, check_pieces
 
 CUTOFFS = (5, 10, 20)
 """Of the metrics that are measured on the validation part after each pass."""
@@ -53,6 +53,7 @@ class Recommender:
             raise ConfigError(f"model '{model}' has no setting '{unknown[0]}'; {nearest(unknown[0], known)}")
         self.config = self.kind.Config.of(own)
         self.training = TrainConfig.of({**self.kind.recipe, **rest})
+        check_pieces(self.kind, self.config, self.training)
         self._trained: Trained | None = None
         self.result: TrainResult | None = None
 

@@ -435,6 +435,7 @@ def test_words_that_mean_nothing_are_refused(clicks: Path, tmp_path: Path, ft: S
             "row 'narm': model 'narm' has no",
         ),
         (("compare", clicks, *out, "--models", "narm", "--set", "hidden_size=0"), "'hidden_size' = 0"),
+        (("compare", clicks, *out, "--models", "sasrec", "--set", "chunk=100"), "chunk to its window of 200"),
         (("compare", clicks, *out, "--cutoffs", "0"), "'cutoffs.0' = 0"),
         (("compare", clicks, "--out", clicks, "--models", "pop"), "holds a prepared log or a recommender"),
         (("tune", clicks, "--model", "narm", "--out", tmp_path / "a.toml", "--set", "seed=1"), "say it with --seed"),

@@ -22,6 +22,7 @@ from foretaste.models.baselines.sasrec import SASRec
 from foretaste.models.contract import Events, SequenceModel, State, seeded
 from foretaste.models.dman import DMAN
 from foretaste.models.narm import NARM
+from foretaste.recommender import Recommender
 from foretaste.training.aims import Aim
 from foretaste.training.batches import Batch, batches, parallel_batches
 from foretaste.training.loop import train
@@ -203,6 +204,8 @@ def test_what_cannot_be_meant_is_said_in_a_sentence() -> None:
             TrainConfig.of(wrong)
     sasrec = SASRec(20, SASRec.Config(embedding_size=6, window=9))
     for wrong, says in [({"parallel": 8}, "parallel = 8 cuts rows"), ({"chunk": 8}, "chunk = 8 cuts rows")]:
+        with pytest.raises(ConfigError, match=f"{says} in pieces, and in training SASRec reads no further"):
+            Recommender("sasrec", window=9, **wrong)
         with pytest.raises(ConfigError, match=f"{says} in pieces, and in training SASRec reads no further"):
             train(sasrec, log_of(random_rows(3)), TrainConfig.of({"epochs": 1, **wrong}))
     assert train(sasrec, log_of(random_rows(3)), TrainConfig(epochs=1, chunk=9)).epochs == 1

@@ -191,6 +191,8 @@ def test_what_cannot_be_meant_is_said_in_a_sentence() -> None:
         ({"before": {"epochz": 2}}, "before: .*unknown key 'epochz'"),
         ({"before": {"epochs": 0}}, "before: .*'epochs' = 0"),
         ({"privileged": 0.2, "loss": "bpr", "negatives": 1}, "privileged = 0.2 compares probabilities"),
+        ({"privileged": 0.2, "ahead": 3}, "privileged = 0.2 wants the next event"),
+        ({"privileged": 0.2, "targets": "session"}, "privileged = 0.2 wants the next event"),
         ({"loss": "regression", "negatives": 3}, "loss 'regression' draws no items"),
         ({"recent": 0.0}, "'recent' = 0.0"),
     ]:

@@ -39,7 +39,7 @@ def latency(trained: Trained, prepared: Prepared) -> dict[str, float]:
             given["user"] = prepared.users.raw(log.user_numbers[owner : owner + 1])[0]
         if "times" in trained.model.needs and log.times is not None:
             given["times"] = log.times[start:stop].tolist()
-        if "sessions" in trained.model.needs:
+        if trained.model.needs & {"times", "sessions"}:  # with times alone they would be cut anew
             given["sessions"] = np.searchsorted(log.sessions, np.arange(start, stop), side="right").tolist()
         began = time.perf_counter()
         trained.recommend(k=min(K, len(prepared.items)), **given)

@@ -31,7 +31,7 @@ from foretaste.data.sequences import VALIDATION
 from foretaste.errors import ConfigError, ForetasteError, NeedsError, TrainingError
 from foretaste.models import model_class
 from foretaste.recommender import Recommender
-from foretaste.spaces import Space
+from foretaste.spaces import OneOf, Space
 from foretaste.threads import WAITING
 from foretaste.training.group import several
 
@@ -52,7 +52,9 @@ def check(grid: Grid) -> None:
             "start it without torchrun, and make several at once with --workers"
         )
     for row in grid.rows:
-        for change in row.tries or ({},):
+        window = space_of(row).get("window")
+        largest = {"window": max(window.values)} if isinstance(window, OneOf) else {}
+        for change in row.tries or ({}, largest):
             try:
                 Recommender(row.model, **{**row.settings, **change})
             except ConfigError as error:

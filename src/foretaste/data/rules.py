@@ -9,8 +9,7 @@ none, the rules decide.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -42,8 +41,7 @@ class Rules(Config):
         return cls.of((facts.get("data") or {}).get("rules") or {})
 
 
-@dataclass(frozen=True, slots=True)
-class Happened:
+class Happened(NamedTuple):
     """One event as it is kept."""
 
     item: Any
@@ -52,19 +50,17 @@ class Happened:
     session: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(NamedTuple):
     """What must be known of the events so far to cut the next one."""
 
     last: Happened | None = None
     begun: bool = False
     """Has the model been given an event of the open session?"""
-    count: int = 0
+    seen: int = 0
     """Events so far."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """What one event is to the model."""
 
     number: int
@@ -96,7 +92,7 @@ def opens(rules: Rules, before: Happened | None, event: Happened, count: int) ->
 def walk(rules: Rules, items: Vocabulary, edge: Edge, events: Iterable[Happened]) -> Iterator[tuple[Step, Edge]]:
     """Each event as the model is given it, and what is known after it."""
     last, begun = edge.last, edge.begun
-    for count, event in enumerate(events, edge.count):
+    for count, event in enumerate(events, edge.seen):
         new = opens(rules, last, event, count)
         again = rules.repeats == "collapse" and not new and last is not None and last.item == event.item
         number = 0 if again else items.number(event.item)

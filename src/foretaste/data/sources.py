@@ -94,11 +94,10 @@ def open_source(
             raise DataError(f"{source}: Parquet files and others are mixed; give a pattern that matches one kind")
         if all(parquet) and names is None and delimiter is None:
             return _parquet(workspace, str(source), paths)
-        if names is None and (wrong := [path for path in paths if path.suffix.lower() in (".parquet", ".pq")]):
-            raise DataError(
-                f"{wrong[0]}: is no Parquet file, which begins with the letters PAR1; if it is a CSV, give it that name"
-            )
         if not any(parquet):
+            called = [path for path in paths if path.suffix.lower() == ".parquet"]
+            if called and names is None:
+                raise DataError(f"{called[0]}: is no Parquet file, which begins with PAR1; if it is a CSV, name it so")
             return _csv(workspace, str(source), paths, heads, CsvOptions(set(wanted), names, delimiter, encoding))
     if names is not None or delimiter is not None:
         raise DataError(

@@ -40,11 +40,17 @@ class Questions:
         return len(self.cut)
 
     def seen(self, log: Sequences, cases: Ints) -> tuple[Ints, Ints]:
-        """Known items of the users' histories: (place in `cases`, item), an item as often as it occurs."""
-        start, stop = np.asarray(log.users)[self.user[cases]], self.cut[cases]
-        items = np.asarray(log.items)[ranges(start, stop)].astype(np.int64)
-        place = np.repeat(np.arange(len(cases)), stop - start)
-        return place[items > 0], items[items > 0]
+        """Known items of the users' histories: see `histories`."""
+        return histories(log, self.user[cases], self.cut[cases])
+
+
+def histories(log: Sequences, users: Ints, cut: Ints) -> tuple[Ints, Ints]:
+    """Known items of these users [n] (rows of the log) before these places: (place in `users`, item), as often as it
+    occurs."""
+    start = np.asarray(log.users, dtype=np.int64)[users]
+    items = np.asarray(log.items)[ranges(start, cut)].astype(np.int64)
+    place = np.repeat(np.arange(len(users)), cut - start)
+    return place[items > 0], items[items > 0]
 
 
 def questions(log: Sequences, cases: Cases, n_items: int) -> Questions:

@@ -272,7 +272,7 @@ class ASARS(SequenceModel):
         return answer if self.temporal is None else torch.cat([answer, *self.temporal.asks(view)], -1)
 
     def item_matrix(self) -> Tensor:
-        """e; with `temporal`, c_i and 1 beside it, where the query carries the bin and the level."""
+        """e; with `temporal`, c_i beside it, where the query carries the bin, and in training 1, for the level."""
         rows = self.item.weight[1:]                                        # [I, D]
         return rows if self.temporal is None else torch.cat([rows, *self.temporal.answers(rows)], -1)
 

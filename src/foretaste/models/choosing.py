@@ -55,11 +55,17 @@ def hide(scores: Tensor, pool: Tensor | None, never: Tensor, seen: Tensor | None
             scores[row.expand_as(place)[there], place[there]] = float("-inf")
 
 
-def best(name: str, items: Vocabulary, scores: Tensor, pool: Tensor | None, k: int) -> list[Recommendations]:
-    """The best k of each row of scores [b, C] of model `name`; what is hidden never appears, so a list may be short."""
+def first(name: str, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`top_k` of the scores [b, C] of model `name`, which must be numbers."""
     values, columns = top_k(scores, k)                                     # [b, k]
     if values.isnan().any():  # NaN is the greatest of all: if there is one in a row, it is among its best
         raise TrainingError(f"model '{name}' scored NaN; its weights are damaged: train it again")
+    return values, columns
+
+
+def best(name: str, items: Vocabulary, scores: Tensor, pool: Tensor | None, k: int) -> list[Recommendations]:
+    """The best k of each row of scores [b, C] of model `name`; what is hidden never appears, so a list may be short."""
+    values, columns = first(name, scores, k)                               # [b, k]
     numbers = columns + 1 if pool is None else pool[columns]               # [b, k]
     out = []
     for row, value in zip(numbers.tolist(), values.tolist(), strict=True):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from foretaste.data.rules import Edge, Happened, Rules, Step, walk
+from foretaste.data.rules import Edge, Happened, Rules, walk
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, NeedsError
 from foretaste.models.contract import Events, SequenceModel
@@ -39,7 +38,7 @@ def check_askable(model: SequenceModel, name: str, times: object, sessions: obje
     if "sessions" in model.needs and model.scope == "user" and times is None and sessions is None:
         raise NeedsError(
             f"model '{name}' needs the session of each event; give sessions=[...] beside the history, or times=[...], "
-            "by which it is cut as the log was"
+            "by which it is cut as in the service"
         )
 
 
@@ -54,27 +53,32 @@ def events_of(
 ) -> tuple[Events, list[list[Any]]]:
     """Histories as a batch, and the ids of each that are not known.
 
-    `times` are seconds, `sessions` any ids, one an event: where the id changes, a session begins; without them the
-    rules of the log cut the history, and take repeats out of it, as they do in the service. `last`: the model reads one
-    session, so of each history only its last one counts.
+    `times` are seconds, `sessions` any ids, one an event: where the id changes, a session begins. Where none are given,
+    the rules that a service goes by cut the history (data/rules.py); repeats go, where they were taken out of the log.
+    `last`: the model reads one session, so of each history only its last one counts.
     """
     for name, given in (("times", times), ("sessions", sessions)):
         if given is not None and len(given) > len(histories):
             raise ConfigError(f"{len(histories)} histories and {len(given)} rows of {name}; give one a history")
-    rows: list[list[Step]] = []
-    skipped = []
+    counts = rules.sessions == "count" or rules.repeats == "collapse"
+    plain = times is None and sessions is None and not counts  # each is one session, in which everything counts
+    numbers, starts, clocks, skipped = [], [], [], []
     for row, history in enumerate(histories):
         known = numbers_of(items, history)
         skipped.append([raw for raw, n in zip(history, known, strict=True) if not n])
-        clock = _beside("times", times, row, known) or [0] * len(known)
-        ids = _beside("sessions", sessions, row, known) or [None] * len(known)
-        happened = [Happened(*one) for one in zip(history, (math.floor(t) * 1000 for t in clock), ids, strict=True)]
+        clock, ids = _beside("times", times, row, known), _beside("sessions", sessions, row, known)
+        if plain:
+            numbers.append([n for n in known if n])
+            continue
+        moments = [round(1000 * t) for t in clock] or [0] * len(known)
+        happened = map(Happened, history, moments, ids or [None] * len(known))
         steps = [step for step, _ in walk(rules, items, Edge(), happened)]
         begins = max((place for place, step in enumerate(steps) if step.opens), default=0) if last else 0
-        rows.append([step for step in steps[begins:] if step.number])
-    when = None if times is None else [[step.time for step in row] for row in rows]
-    starts = [[step.start for step in row] for row in rows]
-    return Events.of([[step.number for step in row] for row in rows], starts=starts, times=when), skipped
+        kept = [step for step in steps[begins:] if step.number]
+        numbers.append([step.number for step in kept])
+        starts.append([step.start for step in kept])
+        clocks.append([step.time for step in kept])
+    return Events.of(numbers, None if plain else starts, None if times is None else clocks), skipped
 
 
 def padded(rows: Sequence[Sequence[int]]) -> Tensor:

@@ -69,8 +69,8 @@ class Trained:
 
         Beside each history, for models that need them: `users` its user, `times` the time of each event in seconds,
         `sessions` the session of each event (any ids; where the id changes, a session begins; a model that reads one
-        session is given the last). Without them a history with times is cut as the training log was, and repeats that
-        were taken out of the log are taken out of the history, as the service does.
+        session is given the last). Without them a history is cut as in the service: by the log's gap, day or count
+        (half an hour, where the log named its sessions). Repeats go, where they were taken out of the log.
         `candidates` are the only items to choose from, `exclude` never appear, `leave_out_seen` leaves out what the
         history holds. An unknown item in a history is skipped and reported; in `candidates` it is an error.
         """

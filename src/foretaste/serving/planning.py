@@ -194,7 +194,7 @@ class Planner:
         """A record, of another model with the ids that this one knows: whose log had 7 where the other's had "7"."""
         if record.model == self.stepper.fingerprint:
             return record
-        lines = [line_of(replace(event, item=self._renamed(event.item))) + b"\n" for event in record.events()]
+        lines = [line_of(event._replace(item=self._renamed(event.item))) + b"\n" for event in record.events()]
         return replace(record, lines=b"".join(lines))
 
     def _renamed(self, item: Id) -> Id:
@@ -211,12 +211,12 @@ class Planner:
         if not value:
             return None
         base = Base.unpack(value)
-        edge = replace(base.edge, count=record.seen - len(record))
+        edge = base.edge._replace(seen=record.seen - len(record))
         if base.model == self.stepper.fingerprint:
             return replace(base, edge=edge)
         assert edge.last is not None
-        last = replace(edge.last, item=self._renamed(edge.last.item))
-        return replace(base, state=b"", edge=replace(edge, last=last, begun=False))
+        last = edge.last._replace(item=self._renamed(edge.last.item))
+        return replace(base, state=b"", edge=edge._replace(last=last, begun=False))
 
     def _again(
         self, record: Record, events: Sequence[Happened], outcomes: list[Outcome], number: int, key: str
@@ -229,7 +229,7 @@ class Planner:
             newest = kept[-1].time if kept else event.time
             if event.time < newest and base is not None and event.time < kept[0].time:
                 beyond += 1
-                kept.append(replace(event, time=newest))
+                kept.append(event._replace(time=newest))
             elif event.time < newest:
                 outcomes[place] = "late"
                 kept.insert(bisect_right(kept, event.time, key=lambda other: other.time), event)

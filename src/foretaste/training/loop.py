@@ -29,7 +29,7 @@ from foretaste.training.batches import newest
 from foretaste.training.group import Group
 from foretaste.training.privileged import Teacher, turned_round
 from foretaste.training.run import Report, Run, TrainResult, Validate
-from foretaste.training.settings import TrainConfig, aim_of
+from foretaste.training.settings import TrainConfig, aim_of, check_pieces
 
 __all__ = ["Report", "TrainConfig", "TrainResult", "Validate", "train"]
 
@@ -58,13 +58,7 @@ def train(
             f"parallel = {config.parallel} hands states from row to row within one process, and this run has "
             f"{group.size}: leave parallel at 0, or start it without torchrun"
         )
-    window = 0 if model.carries else int(getattr(model.config, "window", 0))
-    if window and (config.parallel or config.chunk < window):
-        cut = f"parallel = {config.parallel}" if config.parallel else f"chunk = {config.chunk}"
-        raise ConfigError(
-            f"{cut} cuts rows in pieces, and in training {type(model).__name__} reads no further back than its piece: "
-            f"set parallel to 0, and chunk to its window of {window} or more"
-        )
+    check_pieces(type(model), model.config, config)
     tell, before = report if report and group.rank == 0 else (lambda facts: None), None
     earlier = config.earlier()
     if earlier is not None:

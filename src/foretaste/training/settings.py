@@ -118,6 +118,8 @@ class TrainConfig(Config):
             raise ValueError(f"stride = {self.stride} counts events of parallel rows: set parallel to 1 or more")
         if self.privileged and self.loss != "softmax":
             raise ValueError(f"privileged = {self.privileged} compares probabilities: set loss = 'softmax'")
+        if self.privileged and (self.targets != "event" or self.ahead > 1):
+            raise ValueError(f"privileged = {self.privileged} wants the next event: set targets = 'event', ahead = 1")
         try:
             self.earlier()
         except ConfigError as error:
@@ -130,6 +132,18 @@ class TrainConfig(Config):
             return None
         whole = {"before": {}, "recent": 1.0, "frozen": (), "privileged": 0.0}
         return TrainConfig.of({**self.model_dump(), **whole, **self.before})
+
+
+def check_pieces(kind: type[SequenceModel], model: Config, config: TrainConfig) -> None:
+    """Refuse to cut rows into pieces that a model with these settings could not see over in training."""
+    window = getattr(model, "window", 0)
+    if kind.carries or not (config.parallel or config.chunk < window):
+        return
+    cut = f"parallel = {config.parallel}" if config.parallel else f"chunk = {config.chunk}"
+    raise ConfigError(
+        f"{cut} cuts rows in pieces, and in training {kind.__name__} reads no further back than its piece: set "
+        f"parallel to 0, and chunk to its window of {window} or more"
+    )
 
 
 def aim_of(config: TrainConfig) -> Aim:

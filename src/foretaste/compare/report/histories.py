@@ -125,7 +125,7 @@ class Witnesses:
             given["user"] = self.log.users.raw([number])[0] if number else None
         if "times" in trained.model.needs and log.times is not None:
             given["times"] = log.times[events].tolist()
-        if "sessions" in trained.model.needs:
+        if trained.model.needs & {"times", "sessions"}:  # with times alone they would be cut anew
             given["sessions"] = np.searchsorted(log.sessions, events, side="right").tolist()
         return given
 
