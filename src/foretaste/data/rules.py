@@ -38,7 +38,8 @@ class Rules(Config):
     @classmethod
     def of_recommender(cls, facts: Mapping[str, Any]) -> Rules:
         """What a saved recommender says of its training log; the defaults for one that says nothing."""
-        return cls.of((facts.get("data") or {}).get("rules") or {})
+        data = facts.get("data")
+        return cls.of((data.get("rules") or {}) if isinstance(data, Mapping) else {})
 
 
 class Happened(NamedTuple):
