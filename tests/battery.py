@@ -35,6 +35,20 @@ IDS = [f"{name}-{variant}" if variant else name for name, variant in CASES]
 every_model = pytest.mark.parametrize(("name", "variant"), CASES, ids=IDS)
 
 
+def looks_at_the_newest_event_alone(name: str, variant: dict[str, object]) -> bool:
+    """By what it is, so that nothing of a state shows in its answer."""
+    if name in ("fpmc", "fmc", "hrm"):
+        return "basket" not in variant
+    small = {
+        "bpr-mf": ("users", None),
+        "rum-item": ("slots", 1),
+        "caser": ("window", 1),
+        "nextitnet": ("kernel_size", 1),
+    }
+    setting, value = small.get(name, ("", 0))
+    return bool(setting) and variant.get(setting) == value
+
+
 def skip_unless_applicable(name: str, part: str) -> None:
     reason = model_class(name).not_applicable.get(part)
     if reason:
@@ -325,8 +339,7 @@ def test_training_reads_the_state_or_says_that_it_does_not(name: str, variant: d
         query, _ = model(events.cut(6, 7), state)
         answered.append(query if isinstance(query, torch.Tensor) else torch.cat([*map(torch.flatten, query.values())]))
     fresh, later = answered
-    if not model.carries:
-        assert torch.equal(fresh, later)
+    assert torch.equal(fresh, later) == (not model.carries or looks_at_the_newest_event_alone(name, variant))
 
 
 @every_model
