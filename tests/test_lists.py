@@ -110,7 +110,7 @@ def test_what_cannot_be_listed_is_said(log: EventLog, tmp_path: Path) -> None:
     with pytest.raises(NeedsError, match="has no users"):
         write_lists(pop, nobody, tmp_path / "l.csv")
     few = EventLog.read({"u": [1, 1], "i": [1, 2], "t": [1, 2]}, user="u", item="i", time="t").prepare()
-    with pytest.raises(ConfigError, match="not the recommender"):
+    with pytest.raises(ConfigError, match="numbers its items differently"):
         write_lists(pop, few, tmp_path / "l.csv")
     with pytest.raises(ConfigError, match="k = 0"):
         write_lists(pop, few, tmp_path / "l.csv", 0)

@@ -52,8 +52,7 @@ def write_lists(
         raise ConfigError(f"k = {k}; give at least 1")
     if data.users is None or not len(data.users):
         raise NeedsError("the log has no users, and nobody waits for a list after a session that is over")
-    if data.items.ids != trained.items.ids:
-        raise ConfigError("the items of this log are not the recommender's; give the folder it was trained from")
+    trained.check_items(data.items)
     if not trained.model.causal:
         raise NeedsError(
             f"model '{trained.name}' is told something of the next event (causal = False), which is to come"

@@ -161,11 +161,7 @@ class Recommender:
         if part not in (TRAIN, VALIDATION, TEST):
             raise ConfigError(f"part = {part!r}; expected TRAIN, VALIDATION or TEST of foretaste.data.sequences")
         usable(options.get("device") or "cpu")
-        if data.items.ids != trained.items.ids:
-            raise ConfigError(
-                "this log numbers its items differently from the log the recommender was trained on; "
-                "evaluate on the prepared folder it was trained from"
-            )
+        trained.check_items(data.items)
         asking = named(protocol) if isinstance(protocol, str) else protocol
         found = evaluate(trained.model, data.sequences, _questions(data.sequences, part, asking), **options)
         notes = (*found.facts.notes, *remembered(trained.facts, data.manifest, part == VALIDATION))

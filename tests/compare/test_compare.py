@@ -72,8 +72,9 @@ def test_several_processes_compare_nothing(
     ft: Shell, clicks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    ran = ft("compare", clicks, "--out", tmp_path / "out", "--models", "pop,narm")
-    assert (ran.status, "start it without torchrun" in ran.err, (tmp_path / "out").exists()) == (2, True, False)
+    for words in (("compare", clicks, "--models", "pop,narm"), ("tune", clicks, "--model", "narm")):
+        ran = ft(*words, "--out", tmp_path / "out")
+        assert (ran.status, "start it without torchrun" in ran.err, list(tmp_path.iterdir())) == (2, True, [])
 
 
 @pytest.fixture(scope="module")

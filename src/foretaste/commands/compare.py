@@ -187,6 +187,7 @@ def tune(
     row = Row(name=model, model=model, settings=_settings(set, "--seed"), trials=trials)
     asked: dict[str, Any] = {"metric": metric, "show": (metric,), "cutoffs": lengths(metric), "data": fingerprint(log)}
     grid = Grid(title="", rows=(row,), seeds=(seed,), ask=protocol, **asked)
+    check(grid)
     place = Place(out.with_name(f"{out.name}.run"))
     first = Bench(log, grid, row, seed, place, device).recommender({})
     first.check_needs(log)  # before anything is made

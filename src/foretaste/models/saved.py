@@ -176,6 +176,14 @@ class Trained:
             out[name] = list(zip(self.items.raw([n for n, _ in pairs]), [w for _, w in pairs], strict=True))
         return out
 
+    def check_items(self, items: Vocabulary) -> None:
+        """Refuse a log whose numbers mean other items."""
+        if items.ids != self.items.ids:
+            raise ConfigError(
+                "this log numbers its items differently from the log the recommender was trained on; give the prepared "
+                "folder it was trained from"
+            )
+
     def save(self, folder: str | Path) -> Path:
         """Write the folder in one move; gives its path."""
         folder = Path(folder)

@@ -162,7 +162,8 @@ class DREAM(SequenceModel):
         X, R = self.cell.weight_ih_l0, self.cell.weight_hh_l0              # [D, D] twice
         level: Tensor = R.sum(1) / 4                                       # [D]
         halves = (X / 2, R / 4, level, torch.zeros_like(level))
-        g, _ = torch.rnn_tanh(inputs, (2 * h - 1)[None], halves, True, 1, 0.0, self.training, False, True)
+        start = (2 * h - 1)[None]                                          # [1, N, D]
+        g, _ = torch.rnn_tanh(inputs, start, halves, True, 1, 0.0, self.training, False, True)  # [N, S, D]
         return (1 + g) / 2
 
     def item_matrix(self) -> Tensor:

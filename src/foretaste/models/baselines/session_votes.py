@@ -171,9 +171,11 @@ class Neighbours(SequenceModel):
 
     def _settled(self, query: Arrays, items: Ints | None = None) -> Floats:
         """Scores of all items, or of a shared list [C], whose ties are settled: [n, I] or [n, C]"""
-        scores = self._sums(query, items)
+        unit = self._unit(query)                                           # [n]
+        scores = self._sums(query, items, unit)                            # [n, I] or [n, C]
         some = slice(None) if items is None else items - 1
-        order, factor, unit = array(self.order)[some], array(self.factor)[some], self._unit(query)[:, None]
+        order, factor = array(self.order)[some], array(self.factor)[some]  # [I] or [C] each
+        unit = unit[:, None]                                               # [n, 1]
         if self.rarity:
             scores *= factor
         scores /= unit
@@ -188,13 +190,14 @@ class Neighbours(SequenceModel):
         unit: Floats = np.ldexp(1.0, np.frexp(above)[1] - (DIGITS - self.n_items.bit_length()))
         return unit
 
-    def _sums(self, query: Arrays, items: Ints | None = None) -> Floats:
-        """The votes that fall to all items, or to a shared list [C]: [n, I] or [n, C]"""
+    def _sums(self, query: Arrays, items: Ints | None = None, least: Floats | None = None) -> Floats:
+        """The votes that fall to all items, or to a shared list [C], none below `least` [n]: [n, I] or [n, C]"""
         n = len(query["votes"])
         row, slot = np.nonzero(query["votes"] > 0)                         # [M] neighbours
         size, item, place = self.index.entries(query["sessions"][row, slot])  # [M], [E], [E]
-        least = np.repeat(self._unit(query)[row], size)                    # [E]
-        vote = np.maximum(self.votes(query, row, slot, size, item, place), least)  # [E]
+        vote = self.votes(query, row, slot, size, item, place)             # [E]
+        if least is not None:
+            vote = np.maximum(vote, np.repeat(least[row], size))           # [E]
         if items is None:
             cell = np.repeat(row * self.n_items - 1, size) + item          # [E]
             return _added(cell, vote, n, self.n_items)
