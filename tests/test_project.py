@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "recommender": {"data", "models", "evaluation", "training", "retrieval"},
     "spaces": set[str](),
     "threads": set[str](),
+    "memory": set[str](),
     "words": {"data", "evaluation"},
     "compare": {
         "data",
@@ -48,6 +49,7 @@ MAY_IMPORT = {
         "recommender",
         "spaces",
         "threads",
+        "memory",
         "words",
         "pages",
         "inspection",

@@ -35,9 +35,11 @@ def run(*, simulated: bool = False) -> tuple[dict[str, Any], str]:
 
     from foretaste.answers import answered
     from foretaste.data.splits import GlobalTime
+    from foretaste.memory import keep_freed
     from foretaste.recommender import Recommender
     from foretaste.training.progress import Live, Ranked
 
+    keep_freed()
     torch.set_num_threads(1)  # for logs of this size more threads only wait for each other
     name, log = ("a simulated shop", _shop()) if simulated else _movielens()
     _say(f"1. Preparing {name}: the newest tenth is the test, the newest tenth of the rest chooses the best pass\n")

@@ -20,15 +20,15 @@ from foretaste.compare.cell import make
 from foretaste.compare.grid import Grid, Place, Row
 from foretaste.compare.publish import publish
 from foretaste.compare.report import plots, write_report
-from foretaste.compare.report.asked import answer, cautions
+from foretaste.compare.report.asked import _unlike_seeds, answer, cautions
 from foretaste.compare.report.histories import SHOWN, Witnesses, moments, on_events, short_share
 from foretaste.compare.report.kinds import Breakdown, Group, besides, breakdowns
 from foretaste.compare.report.labels import MARK, Point, name_points
 from foretaste.compare.report.log import the_log
 from foretaste.compare.report.pair import pair_of
 from foretaste.compare.report.plots import _floor
-from foretaste.compare.report.sections import of_one_machine
-from foretaste.compare.report.settings import sweeps
+from foretaste.compare.report.sections import Sections, of_one_machine
+from foretaste.compare.report.settings import sweeps, tried
 from foretaste.compare.report.table import results
 from foretaste.compare.report.verdict import decide
 from foretaste.compare.summary import Figure, Line, Summary, summarise
@@ -398,12 +398,53 @@ def test_every_drawing_is_in_the_page_and_in_two_files(place: Place, page: str) 
     assert page.count("<svg") == len(names)
     wanted = {"accuracy-recall-20", "beside-the-best-other", "cost-training", "cost-median", "learning-by-pass",
               "learning-by-second", "session-recall-20", "user-recall-20", "popularity-mrr-20", "recall-by-list",
-              "tried-fpmc", "attention-1"}  # fmt: skip
+              "attention-1"}  # fmt: skip
     assert wanted <= names
+    assert "tried-fpmc" not in names  # two trials are read from the table
     svg = (place.folder / "figures" / "cost-training.svg").read_text("utf-8")
     assert ">fpmc</text>" in svg
     assert "var(--" not in svg  # the files stand alone
     assert "var(--c2)" in page  # and the page follows light and dark
+
+
+def test_more_than_three_trials_are_drawn(tmp_path: Path) -> None:
+    change = [{"l2": penalty} for penalty in (0.0, 0.001, 0.01, 0.1)]
+    trials = [{"change": one, "score": 0.1 + n / 100, "pruned": False} for n, one in enumerate(change)]
+    names, gallery = looks(["a"]), Gallery(tmp_path)
+    for number in (3, 4):
+        cell = {"tried": trials[:number], "chosen": change[number - 1]}
+        with drawing():
+            drawn = list(tried(gallery, [replace(line("a", 0.5), cells=(cell,))], names, "recall@20"))
+        assert len(drawn) == (number == 4)
+    assert gallery.names == ["tried-a"]
+
+
+def test_of_many_rows_the_best_and_the_cheap_ones_stand_out(tmp_path: Path) -> None:
+    of = [line(f"m{n}", 0.5 + n / 1000, p=0.001, training=100.0 - 9 * n, ms=1.0) for n in range(11)]
+    few, many = (Sections(summary_of(*rows, reference=rows[-1].name), looks([one.name for one in rows]),
+                          Gallery(tmp_path)) for rows in (of[:8], of))  # fmt: skip
+    assert not any(look.quiet for look in few.curves.values())
+    assert {name for name, look in many.curves.items() if not look.quiet} == {f"m{n}" for n in range(5, 11)}
+    assert not any(look.quiet for look in many.names.values())
+
+
+def test_rows_far_below_the_others_do_not_press_them_together(tmp_path: Path) -> None:
+    of = [line(f"m{n}", mean) for n, mean in enumerate([0.01, 0.02, *(0.5 + n / 100 for n in range(8))])]
+    with drawing():
+        (drawn,) = plots.intervals(Gallery(tmp_path), of, looks([one.name for one in of]), ["recall@20"])
+    assert "Triangles at the left edge lie beyond it." in drawn
+    assert ">1.00</text>" in drawn  # the figure still stands beside its name
+    assert ">50</text>" in drawn
+    assert ">10</text>" not in drawn
+
+
+def test_rows_with_other_seeds_than_most_are_named() -> None:
+    one = line("a", 0.5)
+    several = [
+        replace(one, name=name, cells=one.cells * count) for name, count in zip("bcde", (1, 1, 3, 2), strict=True)
+    ]
+    assert list(_unlike_seeds([one, *several])) == ["Seeds of each row: 1; of with 3 3; of with 2 2."]
+    assert list(_unlike_seeds([one, one])) == list(_unlike_seeds([])) == []
 
 
 def test_the_json_says_what_the_page_says(page: str, summary: Summary, place: Place) -> None:

@@ -105,9 +105,9 @@ def test_a_choice_at_the_end_of_what_could_be_chosen_is_named() -> None:
     )  # fmt: skip
     assert (
         "\n- Chosen at an end of what was allowed, beyond which nothing was tried. The largest learning_rate: "
-        "fast; The least learning_rate: slow; The largest l2: slow; The larger of two learning_rate: two, other; "
-        "The larger of two last: failed; The last pass (epochs): long; "
-        "Pass 2 or earlier: asleep; The largest last: counts.\n" in text
+        "fast; the least learning_rate: slow; the largest l2: slow; the larger of two learning_rate: two, other; "
+        "the larger of two last: failed; the last pass (epochs): long; "
+        "pass 2 or earlier: asleep; the largest last: counts.\n" in text
     )
     assert "what was allowed" not in text_of(row("inside", {"learning_rate": 0.003, "l2": 0.01}, *rates))
 

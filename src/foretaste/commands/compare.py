@@ -173,11 +173,13 @@ def tune(
 
     from foretaste.cli import show
     from foretaste.compare.cell import tune as search
+    from foretaste.memory import keep_freed
     from foretaste.training.progress import clock
 
     if workers < 1:
         raise ConfigError(f"workers = {workers}; give at least 1")
     words.use_threads(threads)
+    keep_freed()
     if out.exists():
         raise ConfigError(f"{out}: is there already; name another file for the recipe, or delete this one")
     if trials < 1:

@@ -60,6 +60,7 @@ def train(
     from foretaste.data.folders import check_free
     from foretaste.data.prepared import Prepared
     from foretaste.inspection import trained_facts
+    from foretaste.memory import keep_freed
     from foretaste.recommender import RunRecipe
     from foretaste.training import group
     from foretaste.training.checkpoint import forget
@@ -67,6 +68,7 @@ def train(
     from foretaste.training.tracking import tracker
 
     words.use_threads(threads)
+    keep_freed()
     out = out if out.name else out.resolve()  # `.` has no name
     check_free(out, "a recommender", "recommender.json", replace=replace)
     plan = RunRecipe(model="narm") if recipe is None else RunRecipe.read(recipe)

@@ -24,7 +24,7 @@ def at_the_end(summary: Summary) -> Iterator[str]:
             said.setdefault(what, []).append(line.name)
     if said:
         parts = "; ".join(f"{what}: {', '.join(names)}" for what, names in said.items())
-        yield f"Chosen at an end of what was allowed, beyond which nothing was tried. {parts}."
+        yield f"Chosen at an end of what was allowed, beyond which nothing was tried. {parts[0].upper()}{parts[1:]}."
 
 
 def _ends(cells: Sequence[Mapping[str, Any]], listed: bool) -> Iterator[str]:
@@ -33,9 +33,9 @@ def _ends(cells: Sequence[Mapping[str, Any]], listed: bool) -> Iterator[str]:
     cell, passes = cells[0], [one["passes"] for one in cells if one["passes"]]
     if passes and cell["training"]["schedule"] == "constant":  # a falling rate is best at its end
         if max(passes) >= cell["training"]["epochs"]:
-            yield "The last pass (epochs)"
+            yield "the last pass (epochs)"
         elif min(passes) <= FEW:
-            yield f"Pass {FEW} or earlier"
+            yield f"pass {FEW} or earlier"
     tried = [trial for trial in cell["tried"] if listed and trial["score"] is not None]
     alike = [trial for trial in tried if _words(trial["change"]) == _words(cell["chosen"])]
     for name, value in cell["chosen"].items():
@@ -43,9 +43,9 @@ def _ends(cells: Sequence[Mapping[str, Any]], listed: bool) -> Iterator[str]:
         if not _number(value) or len(values) < 2:
             continue
         if value == values[-1]:
-            yield f"The largest {name}" if len(values) > 2 else f"The larger of two {name}"
+            yield f"the largest {name}" if len(values) > 2 else f"the larger of two {name}"
         elif value == values[0] and value not in (0, 1):  # there is nothing below them
-            yield f"The least {name}" if len(values) > 2 else f"The smaller of two {name}"
+            yield f"the least {name}" if len(values) > 2 else f"the smaller of two {name}"
 
 
 def _words(change: Mapping[str, Any]) -> dict[str, Any]:

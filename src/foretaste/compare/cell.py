@@ -30,6 +30,7 @@ from foretaste.compare.trials import Bench, Crew, Say, progress, space_of
 from foretaste.data.files import write_text
 from foretaste.data.prepared import Prepared
 from foretaste.errors import ForetasteError, NeedsError
+from foretaste.memory import keep_freed
 
 
 def make(
@@ -138,6 +139,7 @@ def main() -> None:
     place = Place(folder)
     try:
         words.use_threads(int(threads))
+        keep_freed()
         grid, prepared = place.grid(), Prepared.open(Path(data))
         with Crew(place, Path(data), name, int(seed), int(threads), device, int(at_once), say) as crew:
             hands = crew if crew.count > 1 else None

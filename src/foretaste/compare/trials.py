@@ -29,6 +29,7 @@ from foretaste.compare.search import Settings, Stop, Trial, library, named, read
 from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import VALIDATION
 from foretaste.errors import ConfigError, ForetasteError, NeedsError, TrainingError
+from foretaste.memory import keep_freed
 from foretaste.models import model_class
 from foretaste.recommender import Recommender
 from foretaste.spaces import OneOf, Space
@@ -226,6 +227,7 @@ def main() -> None:
         return bool(json.loads(answer)["stop"])
 
     words.use_threads(int(threads))
+    keep_freed()
     grid = place.grid()
     bench = Bench(Prepared.open(Path(data)), grid, grid.row(name), int(seed), place, device)
     for line in iter(sys.stdin.readline, ""):

@@ -13,9 +13,9 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +86,8 @@ class Look:
     colour: str
     mark: str
     dashes: Any
+    quiet: bool = False
+    """A thin grey line without a mark or a name, behind the others."""
 
     @property
     def variable(self) -> str:
@@ -97,6 +99,13 @@ class Look:
         """The mark as a letter."""
         return SIGNS[MARKS.index(self.mark)]
 
+    @property
+    def line(self) -> dict[str, Any]:
+        """How its lines are drawn."""
+        if self.quiet:
+            return {"color": SOFT, "lw": 0.8, "alpha": 0.4, "zorder": 1}
+        return {"color": self.colour, "ls": self.dashes}
+
 
 def looks(names: Sequence[str]) -> dict[str, Look]:
     """By the order of the grid, so that what is added later changes nothing."""
@@ -105,6 +114,11 @@ def looks(names: Sequence[str]) -> dict[str, Look]:
         turn, colour = divmod(number, len(COLOURS))
         out[name] = Look(COLOURS[colour], MARKS[turn % len(MARKS)], DASHES[turn % len(DASHES)])
     return out
+
+
+def quieted(names: dict[str, Look], loud: Collection[str]) -> dict[str, Look]:
+    """Only some rows stand out, where all together could not be told apart."""
+    return {name: replace(look, quiet=name not in loud) for name, look in names.items()}
 
 
 def short(name: str, longest: int = LONGEST) -> str:
@@ -180,10 +194,11 @@ def only(axes: Axes, grid: str) -> None:
 def name_ends(axes: Axes, ends: dict[str, float], names: dict[str, Look], line: float = 0.058) -> None:
     """The name of each line at its right end, pushed apart where they would cover each other.
 
-    ends: name -> where its line ends, on the y axis. line: height of a name, as a share of the axes.
+    ends: name -> where its line ends, on the y axis; quiet ones stay without a name. line: height of a name, as a share
+    of the axes.
     """
     low, high = axes.get_ylim()
-    wanted = sorted((((y - low) / (high - low or 1)), name) for name, y in ends.items())
+    wanted = sorted((((y - low) / (high - low or 1)), name) for name, y in ends.items() if not names[name].quiet)
     line = min(line, 1.0 / max(len(wanted), 1))
     places: list[float] = []
     for y, _ in wanted:

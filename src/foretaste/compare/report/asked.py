@@ -247,9 +247,7 @@ def cautions(summary: Summary) -> list[Any]:
         out.append(join("Without all of their cells: ", join(*(
             join(line.name, " (", "; ".join(dict.fromkeys(line.failures.values())), ")") for line in failed), by=", "),
             "."))  # fmt: skip
-    fewer = [line.name for line in lines if len(line.cells) < max(len(one.cells) for one in lines)]
-    if fewer:
-        out.append(f"Fewer seeds than others: {', '.join(fewer)}.")
+    out += list(_unlike_seeds(lines))
     out += list(at_the_end(summary))
     tests = [(line.name, cell["test"]) for line in lines for cell in line.cells]
     tests += [
@@ -265,3 +263,14 @@ def cautions(summary: Summary) -> list[Any]:
         out.append(f"{share} % of the training events are later than the first question.")
     out += list(dict.fromkeys(note for line in lines for note in notes_of(line)))
     return out + list(order(summary))
+
+
+def _unlike_seeds(lines: Sequence[Line]) -> Iterator[str]:
+    """Rows that have another number of seeds than most."""
+    of: dict[int, list[str]] = {}
+    for line in lines:
+        of.setdefault(len(line.cells), []).append(line.name)
+    most = max(of, key=lambda number: (len(of[number]), number), default=0)
+    if len(of) > 1:
+        others = [f"of {', '.join(of[number])} {number}" for number in sorted(of, reverse=True) if number != most]
+        yield f"Seeds of each row: {'; '.join([str(most), *others])}."

@@ -37,14 +37,18 @@ def intervals(
             continue
         figure, axes = canvas(0.75 + 0.26 * len(there))
         best = there[-1].figures[metric]
+        floor = _floor(np.array([100 * line.figures[metric].mean for line in there]))
         axes.axvspan(100 * best.low, 100 * best.high, color=RULE, alpha=0.55, lw=0)
         for y, line in enumerate(there):
             found, look = line.figures[metric], names[line.name]
-            axes.plot([100 * found.low, 100 * found.high], [y, y], color=look.colour, lw=2.4, solid_capstyle="butt")
-            if len(found.seeds) > 1:
+            below = 100 * found.mean < floor
+            if not below:
+                axes.plot([100 * found.low, 100 * found.high], [y, y], color=look.colour, lw=2.4, solid_capstyle="butt")
+            if len(found.seeds) > 1 and not below:
                 seeds = [100 * seed for seed in found.seeds]
                 axes.plot(seeds, [y + 0.24] * len(seeds), "|", color=look.colour, ms=6, mew=1.2)
-            axes.plot(100 * found.mean, y, look.mark, color=look.colour, ms=7, mec=PAPER, mew=0.8)
+            at = floor if below else 100 * found.mean
+            axes.plot(at, y, "<" if below else look.mark, color=look.colour, ms=7, mec=PAPER, mew=0.8)
             axes.annotate(
                 f"{100 * found.mean:.2f}", (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=10
             )
@@ -52,10 +56,11 @@ def intervals(
         axes.set_ylim(-0.6, len(there) - 0.4)
         axes.set_xlabel(f"{metric}, %")
         only(axes, "x")
+        said = " Triangles at the left edge lie beyond it." if floor > -np.inf else ""
         spread = "; the small strokes are single seeds" if any(len(line.cells) > 1 for line in there) else ""
         yield gallery.show(
             f"accuracy {metric}", figure, f"{metric}.",
-            f"Mean and 95 % interval{spread}. The grey band is the interval of the best.",
+            f"Mean and 95 % interval{spread}. The grey band is the interval of the best.{said}",
         )  # fmt: skip
 
 
@@ -140,7 +145,7 @@ def amounts(
 
 def learning(gallery: Gallery, lines: Sequence[Line], names: dict[str, Look], metric: str, unit: str) -> Iterator[Html]:
     """The validation metric by "pass" or by "second", of the training that chose the number of passes."""
-    figure, axes = canvas(3.4 + _more(lines))
+    figure, axes = canvas(3.4)
     ends: dict[str, float] = {}
     for line in lines:
         look = names[line.name]
@@ -152,10 +157,12 @@ def learning(gallery: Gallery, lines: Sequence[Line], names: dict[str, Look], me
             spent = np.cumsum([one["seconds"] for one in done])
             x = [one["epoch"] for one in done] if unit == "pass" else spent.tolist()
             thin = {"lw": 0.8, "alpha": 0.55} if number else {}
-            axes.plot(x, y, color=look.colour, ls=look.dashes, **thin)
+            axes.plot(x, y, **look.line | thin)
+            ends.setdefault(line.name, y[-1])
+            if look.quiet:
+                continue
             best = int(np.argmax(y))
             axes.plot(x[best], y[best], look.mark, color=look.colour, mec=PAPER, mew=0.6, ms=3.5 if number else 6)
-            ends.setdefault(line.name, y[-1])
     if not ends:
         return
     if unit == "second":
@@ -167,8 +174,9 @@ def learning(gallery: Gallery, lines: Sequence[Line], names: dict[str, Look], me
     axes.set_ylabel(f"{metric} on validation, %")
     name_ends(axes, ends, names)
     yield gallery.show(
-        f"learning by {unit}", figure, f"Learning, by {unit}.", "The mark is the best pass. Thin lines: further seeds."
-    )
+        f"learning by {unit}", figure, f"Learning, by {unit}.",
+        f"The mark is the best pass. Thin lines: further seeds.{_grey(names)}",
+    )  # fmt: skip
 
 
 def by_kind(
@@ -177,14 +185,13 @@ def by_kind(
     """A metric by kind of case, with how many cases there are of each."""
     groups = parts.groups if parts.unit == "cases" else parts.groups[::-1]  # the easiest at the right, lines apart
     crowded = len(groups) > CROWDED
-    figure, (axes, counts) = canvas(4.0 + _more(lines), 2, 1, height_ratios=(3 if crowded else 4, 1), sharex=True)
+    figure, (axes, counts) = canvas(4.0, 2, 1, height_ratios=(3 if crowded else 4, 1), sharex=True)
     x = list(range(len(groups)))
     ends = {}
     for line in lines:
         y = [100 * group.means[metric].get(line.name, np.nan) for group in groups]
         if not np.isnan(y).all():
-            look, size = names[line.name], 3.5 if crowded else 5
-            axes.plot(x, y, color=look.colour, ls=look.dashes, marker=look.mark, ms=size, mec=PAPER, mew=0.6)
+            axes.plot(x, y, **_marked(names[line.name], 3.5 if crowded else 5))
             ends[line.name] = next(value for value in reversed(y) if not np.isnan(value))
     axes.set_ylim(bottom=0)
     axes.set_ylabel(f"{metric}, %")
@@ -202,7 +209,7 @@ def by_kind(
     turned: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if len(x) > 5 else {}
     turned = {"rotation": 90, "fontsize": 8} if crowded else turned
     counts.set_xticks(x, [_short_label(group.label) for group in groups], **turned)
-    yield gallery.show(f"{parts.name} {metric}", figure, f"{parts.title}: {metric}.")
+    yield gallery.show(f"{parts.name} {metric}", figure, f"{parts.title}: {metric}.", _grey(names).strip() or None)
 
 
 def by_list(gallery: Gallery, lines: Sequence[Line], names: dict[str, Look], kind: str) -> Iterator[Html]:
@@ -212,25 +219,28 @@ def by_list(gallery: Gallery, lines: Sequence[Line], names: dict[str, Look], kin
     measured = [f"{kind}@{k}" for k in lengths] + ([kind] if kind in known else [])
     if len(measured) < 2:
         return
-    figure, axes = canvas(3.4 + _more(lines))
+    figure, axes = canvas(3.4)
     ends = {}
     for line in lines:
         if all(name in line.figures for name in measured):
-            look = names[line.name]
             y = [100 * line.figures[name].mean for name in measured]
-            axes.plot(y, color=look.colour, ls=look.dashes, marker=look.mark, mec=PAPER, mew=0.6)
+            axes.plot(y, **_marked(names[line.name], 5))
             ends[line.name] = y[-1]
     axes.set_xticks(range(len(measured)), [name.partition("@")[2] or "all" for name in measured])
     axes.set_ylim(bottom=0)
     axes.set_xlabel("length of the list")
     axes.set_ylabel(f"{kind}, %")
     name_ends(axes, ends, names)
-    yield gallery.show(f"{kind} by list", figure, f"{kind} by the length of the list.")
+    yield gallery.show(f"{kind} by list", figure, f"{kind} by the length of the list.", _grey(names).strip() or None)
 
 
-def _more(lines: Sequence[Line]) -> float:
-    """Inches for names that would not fit beside a drawing of the usual height."""
-    return 0.17 * max(0, len(lines) - 12)
+def _marked(look: Look, size: float) -> dict[str, Any]:
+    """A line with a mark at each of its points, unless it is a quiet one."""
+    return look.line if look.quiet else look.line | {"marker": look.mark, "ms": size, "mec": PAPER, "mew": 0.6}
+
+
+def _grey(names: dict[str, Look]) -> str:
+    return " Grey: all other rows." if any(look.quiet for look in names.values()) else ""
 
 
 def _short_label(label: str) -> str:

@@ -13,15 +13,19 @@ from foretaste.compare.report.kinds import Breakdown, besides, breakdowns
 from foretaste.compare.report.log import the_log
 from foretaste.compare.report.pair import beside_the_best_other
 from foretaste.compare.report.table import breakdown, results
+from foretaste.compare.report.verdict import decide
 from foretaste.compare.summary import Line, Summary
 from foretaste.data.prepared import Prepared
-from foretaste.pages.drawings import Gallery, Look
+from foretaste.pages.drawings import Gallery, Look, quieted
 from foretaste.pages.html import Html, join, listed, tag
 
 AMOUNTS = {
     "targets_per_second": ("targets trained a second", lambda value: f"{value:,.0f}"),
     "peak_mb": ("memory at most, MB", lambda value: f"{value:,.0f}"),
 }
+
+CURVES = 8
+"""Lines of a drawing that can be told apart."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Sections:
         self.summary, self.names, self.gallery = summary, names, gallery
         self.lines: list[Line] = [line for line in summary.lines if line.cells]
         self.metric = summary.grid.show[0]
+        self.curves = quieted(names, _loud(summary, self.lines))
 
     def log(self, log: Prepared | None) -> Section | None:
         """What the models learnt from and were asked about."""
@@ -73,8 +78,8 @@ class Sections:
         alike, others = of_one_machine(self.lines)
         metric = self.summary.grid.metric
         drawn = [
-            *plots.learning(self.gallery, self.lines, self.names, metric, "pass"),
-            *plots.learning(self.gallery, alike, self.names, metric, "second"),
+            *plots.learning(self.gallery, self.lines, self.curves, metric, "pass"),
+            *plots.learning(self.gallery, alike, self.curves, metric, "second"),
         ]
         if others:
             note = f"{note or ''} Seconds are shown of those rows that were made on the machine of most.".strip()
@@ -156,13 +161,22 @@ class Sections:
         return Section("attention", title, join(*body, *silent))
 
     def _each(self, draw: object, *arguments: object) -> list[Html]:
-        found: Iterator[Html] = draw(self.gallery, self.lines, self.names, *arguments)  # type: ignore[operator]
+        found: Iterator[Html] = draw(self.gallery, self.lines, self.curves, *arguments)  # type: ignore[operator]
         return list(found)
 
     def _section(self, name: str, title: str, note: str | None, drawn: list[Html]) -> Section | None:
         if not drawn:
             return None
         return Section(name, title, join(None if note is None else tag("p", note), _side_by_side(drawn)))
+
+
+def _loud(summary: Summary, lines: Sequence[Line]) -> set[str]:
+    """Whose curves can be told apart: all of a few rows; of many the best, and the cheap ones that the answer names."""
+    verdict = decide(summary)
+    if verdict is None or len(lines) <= CURVES:
+        return {line.name for line in lines}
+    told = [*verdict.ranked[: CURVES - 2], *(one for one in (verdict.cheapest, verdict.quickest) if one is not None)]
+    return {line.name for line in told}
 
 
 def of_one_machine(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:

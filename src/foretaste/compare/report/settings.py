@@ -17,6 +17,8 @@ from foretaste.training.settings import TrainConfig
 
 WIDE = 8.0
 """Times the least value: a setting that was tried this widely stands on a logarithmic scale."""
+FEW = 3
+"""Trials: so few are read from the table, and not drawn."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ def tried(gallery: Gallery, lines: Sequence[Line], names: dict[str, Look], metri
     for line in lines:
         trials = [trial for trial in trials_of(line) if trial["score"] is not None]
         varied = _varied(trials)
-        if not varied:
+        if not varied or len(trials) <= FEW:
             continue
         rows = -(-len(varied) // 2) if len(varied) > 1 else 1
         columns = 2 if len(varied) > 1 else 1

@@ -1,0 +1,30 @@
+"""What a process that trains does with memory that it has freed: it keeps it.
+
+A step of training frees what the next one needs again: gradients of the item table, scores, masks. By default glibc
+gives such pieces back to the system, which then has to clear every page of the next step's anew: a quarter of the time
+of a step with sampled negatives (`benchmarks/freed_memory.py`). So freed memory stays with the process, which holds no
+more than its most expensive step needed. On other systems nothing is changed, nor where the environment (MALLOC_...)
+already says how memory is to be kept.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+"""Names of the two settings, from glibc's malloc.h."""
+KEPT = 2**31 - 1
+"""Bytes at the end of the heap that are not given back."""
+LARGEST = 2**25
+"""Bytes of a piece that still comes from the heap; glibc takes no more."""
+
+
+def keep_freed() -> bool:
+    """Whether it could be arranged."""
+    told = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    if told or not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and bool(mallopt(MMAP_THRESHOLD, LARGEST) and mallopt(TRIM_THRESHOLD, KEPT))
