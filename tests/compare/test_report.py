@@ -439,12 +439,9 @@ def test_rows_far_below_the_others_do_not_press_them_together(tmp_path: Path) ->
 
 
 def test_rows_with_other_seeds_than_most_are_named() -> None:
-    one = line("a", 0.5)
-    several = [
-        replace(one, name=name, cells=one.cells * count) for name, count in zip("bcde", (1, 1, 3, 2), strict=True)
-    ]
-    assert list(_unlike_seeds([one, *several])) == ["Seeds of each row: 1; of with 3 3; of with 2 2."]
-    assert list(_unlike_seeds([one, one])) == list(_unlike_seeds([])) == []
+    once, twice, thrice = (replace(line(name, 0.5), cells=line(name, 0.5).cells * n) for n, name in enumerate("abc", 1))
+    assert list(_unlike_seeds([thrice, once, once, twice])) == ["Seeds of each row: 1; of c 3; of b 2."]
+    assert list(_unlike_seeds([twice, twice])) == list(_unlike_seeds([])) == []
 
 
 def test_the_json_says_what_the_page_says(page: str, summary: Summary, place: Place) -> None:

@@ -105,7 +105,7 @@ class SASRec(SequenceModel):
     recipe: ClassVar = {"loss": "bce", "negatives": 1, "optimizer": "adam", "learning_rate": 1e-3, "beta2": 0.98,
                         "batch": 2560, "chunk": 1000, "epochs": 200, "patience": 20, "metric": "ndcg@10"}
     space: ClassVar[Space] = {"learning_rate": RATE, "embedding_size": SIZE, "layers": OneOf(1, 2, 3),
-                              "dropout": OneOf(0.1, 0.2, 0.5), "window": OneOf(50, 200)}
+                              "dropout": OneOf(0.1, 0.2, 0.5), "window": OneOf(50, 200), "beta2": OneOf(0.98, 0.999)}
     masters = ("popularity", "last_item", "set")
     beyond = "dwell"
     carries = False
