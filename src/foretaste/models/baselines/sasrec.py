@@ -36,7 +36,8 @@ Left open or contradicted by the papers, and what was chosen:
 - One table of items, read and scored, as in SASRec's paper; gSASRec's code scores with a second one unless told not to.
 - Initial weights: N(0, 0.02^2) for embeddings, Xavier for maps, 0 for biases.
 - Adam's beta2 is 0.98, as in the paper. It matters: with many negatives a binary loss has first gradients a thousand
-  times its later ones; at the usual 0.999 they are remembered, and steps kept small, for ten thousand steps.
+  times its later ones; at the usual 0.999 they are remembered, and steps kept small, for ten thousand steps. But of a
+  large catalogue each item is a target so rarely that 0.98 hinders it: there take 0.999 (docs/baselines.md).
 - The paper's batch of 128 users is about 2,560 targets on short histories.
 - Negatives exclude what the user has touched so far; the paper's also what he will touch. gSASRec's and eSASRec's
   exclude nothing. All are drawn for each target, as in the papers' code; `shared_negatives = true` draws one set for a
