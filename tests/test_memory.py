@@ -14,10 +14,10 @@ import numpy as np
 from foretaste.memory import keep_freed
 
 kept = keep_freed() if sys.argv[1] == "kept" else None
-np.ones(2_500_000)  # 20 MB
+np.ones(5_000_000)  # 40 MB: by itself glibc gives so large a piece back
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
-    np.ones(2_500_000)
+    np.ones(5_000_000)
 print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
@@ -32,11 +32,9 @@ def faults(way: str, **environment: str) -> tuple[str, int]:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of glibc")
 def test_freed_memory_is_used_again() -> None:
-    pages = 20 * 2_500_000 * 8 // os.sysconf("SC_PAGE_SIZE")
     given_back, (said, kept) = faults("given back")[1], faults("kept")
     assert said == "True"
-    assert given_back > 0.9 * pages or given_back < 0.2 * pages  # huge pages are fewer
-    assert kept < 0.01 * pages
+    assert kept < 20 < 200 < given_back  # of 20 pieces, where a page may be a huge one of 2 MB
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of glibc")

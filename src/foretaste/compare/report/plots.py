@@ -175,7 +175,7 @@ def learning(gallery: Gallery, lines: Sequence[Line], names: dict[str, Look], me
     name_ends(axes, ends, names)
     yield gallery.show(
         f"learning by {unit}", figure, f"Learning, by {unit}.",
-        f"The mark is the best pass. Thin lines: further seeds.{_grey(names)}",
+        f"The mark is the best pass. Thin lines: further seeds. {_grey(names)}".rstrip(),
     )  # fmt: skip
 
 
@@ -209,7 +209,7 @@ def by_kind(
     turned: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if len(x) > 5 else {}
     turned = {"rotation": 90, "fontsize": 8} if crowded else turned
     counts.set_xticks(x, [_short_label(group.label) for group in groups], **turned)
-    yield gallery.show(f"{parts.name} {metric}", figure, f"{parts.title}: {metric}.", _grey(names).strip() or None)
+    yield gallery.show(f"{parts.name} {metric}", figure, f"{parts.title}: {metric}.", _grey(names) or None)
 
 
 def by_list(gallery: Gallery, lines: Sequence[Line], names: dict[str, Look], kind: str) -> Iterator[Html]:
@@ -231,7 +231,7 @@ def by_list(gallery: Gallery, lines: Sequence[Line], names: dict[str, Look], kin
     axes.set_xlabel("length of the list")
     axes.set_ylabel(f"{kind}, %")
     name_ends(axes, ends, names)
-    yield gallery.show(f"{kind} by list", figure, f"{kind} by the length of the list.", _grey(names).strip() or None)
+    yield gallery.show(f"{kind} by list", figure, f"{kind} by the length of the list.", _grey(names) or None)
 
 
 def _marked(look: Look, size: float) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def _marked(look: Look, size: float) -> dict[str, Any]:
 
 
 def _grey(names: dict[str, Look]) -> str:
-    return " Grey: all other rows." if any(look.quiet for look in names.values()) else ""
+    return "Grey: all other rows." if any(look.quiet for look in names.values()) else ""
 
 
 def _short_label(label: str) -> str:
