@@ -366,6 +366,8 @@ def test_evaluate_gives_the_numbers_of_python(ft: Shell, made: Path, tmp_path: P
     assert ran.json["metrics"]["mrr@3"]["low"] == ours.intervals["mrr@3"][0]
     assert Evaluation.load_ranks(tmp_path / "ranks" / "narm.npz").means() == ours.means()
     assert ft.well(*command).out.strip() == ours.table()
+    assert ft.well(*command[:-2], "3,20").out.strip() == ours.table()
+    assert "'x' is not a whole number" in ft(*command[:-2], "3,x").err
 
 
 def test_evaluate_looks_at_the_lists_if_asked(ft: Shell, made: Path) -> None:

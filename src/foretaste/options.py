@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from foretaste import words
 from foretaste.errors import ConfigError
@@ -30,7 +30,18 @@ Track = Annotated[
         help="Keep metrics and files in mlflow:FOLDER, mlflow:URI or tensorboard:FOLDER too.", show_default=False
     ),
 ]
-Cutoffs = Annotated[tuple[int, ...], Parameter(consume_multiple=True)]
+
+
+def whole_numbers(_: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
+    """`5 10 20`, `5,10,20`, or both."""
+    parts = [part for token in tokens for part in token.value.replace(",", " ").split()]
+    wrong = next((part for part in parts if not part.isdecimal()), None)
+    if wrong is not None:
+        raise ValueError(f"{wrong!r} is not a whole number; give list lengths such as 10 20, or 10,20")
+    return tuple(map(int, parts))
+
+
+Cutoffs = Annotated[tuple[int, ...], Parameter(consume_multiple=True, n_tokens=-1, converter=whole_numbers)]
 Settings = Annotated[tuple[str, ...], Parameter(name="--set", show_default=False)]
 
 
