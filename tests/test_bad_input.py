@@ -513,8 +513,39 @@ def edited(**changes: Any) -> Callable[[Path], None]:
     return edit
 
 
+def flipped(at: int) -> Callable[[Path], None]:
+    """One bit of one byte changed, counted from the end."""
+
+    def flip(file: Path) -> None:
+        data = bytearray(file.read_bytes())
+        data[-at] ^= 1
+        file.write_bytes(data)
+
+    return flip
+
+
 def shortened(by: int) -> Callable[[Path], None]:
     return lambda file: file.write_bytes(file.read_bytes()[:-by])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("weights.safetensors", shortened(100), "truncated or edited"),
+        ("weights.safetensors", flipped(5), "was edited or damaged"),
+        ("weights.safetensors", Path.unlink, "No such file"),
+        ("items.parquet", shortened(50), "truncated or edited"),
+        ("items.parquet", flipped(200), "was edited or damaged"),
+        ("items.parquet", Path.unlink, "No such file"),
+        ("recommender.json", shortened(50), "is damaged"),
+        ("recommender.json", lambda file: file.write_text("[" * 100_000), "is damaged"),
+        ("recommender.json", edited(passes=3), "was edited (its checksum differs)"),
+        ("recommender.json", edited(format=2, foretaste="9.0"), "install a newer version"),
+    ],
+)
+def test_a_damaged_recommender(ft: Shell, made: Path, name: str, change: Callable[[Path], object], words: str) -> None:
+    shutil.copytree(made / "narm", "narm")
+    damaged(ft, Path("narm", name), change, words)
 
 
 @pytest.mark.parametrize(
@@ -525,23 +556,34 @@ def shortened(by: int) -> Callable[[Path], None]:
         ("weights.safetensors", Path.unlink, "missing or truncated"),
         ("items.parquet", shortened(50), "cannot be read"),
         ("items.parquet", Path.unlink, "no such file"),
-        ("recommender.json", shortened(50), "is damaged"),
         ("recommender.json", lambda file: file.write_text("[]"), "is damaged"),
-        ("recommender.json", edited(format=2, foretaste="9.0"), "install a newer version"),
         ("recommender.json", edited(model="bert4rec"), "no model is called 'bert4rec'"),
         ("recommender.json", edited(model=["narm"]), "expected str"),
         ("recommender.json", edited(config=[1]), "expected dict"),
         ("recommender.json", edited(config={"hidden": 7}), "unknown key 'hidden'"),
         ("recommender.json", edited(config={"hidden_size": 7}), "does not fit the config"),
+        ("recommender.json", edited(config={"hidden_size": 2**40}), "does not fit the config"),
+        ("recommender.json", edited(trained_with=None), "trained_with = None, expected dict"),
+        ("recommender.json", edited(data={"rules": [1]}), "rules"),
         ("recommender.json", edited(n_items=6), "holds 5 items"),
         ("recommender.json", edited(n_users=6), "users.parquet"),
     ],
 )
-def test_a_damaged_recommender(ft: Shell, made: Path, name: str, change: Callable[[Path], object], words: str) -> None:
+def test_a_damaged_recommender_of_an_earlier_version(
+    ft: Shell, made: Path, name: str, change: Callable[[Path], object], words: str
+) -> None:
     shutil.copytree(made / "narm", "narm")
-    change(Path("narm", name))
+    facts = Path("narm/recommender.json")
+    whole = json.loads(facts.read_text())
+    facts.write_text(json.dumps({name: value for name, value in whole.items() if name not in ("files", "checksum")}))
+    Recommender.load("narm")
+    damaged(ft, Path("narm", name), change, words)
+
+
+def damaged(ft: Shell, file: Path, change: Callable[[Path], object], words: str) -> None:
+    change(file)
     refused(ft("recommend", "narm", 1), words)
-    refused(ft("inspect", "narm"), words) if name != "recommender.json" or Path("narm", name).exists() else None
+    refused(ft("inspect", "narm"), words) if file.name != "recommender.json" or file.exists() else None
     with pytest.raises(SavedFileError, match="narm"):
         Recommender.load("narm")
 

@@ -163,6 +163,9 @@ class Recommender:
         usable(options.get("device") or "cpu")
         trained.check_items(data.items)
         asking = named(protocol) if isinstance(protocol, str) else protocol
+        if part == TEST and not trained.facts.get("trained_with", {}).get("refit", True):
+            learnt = data.sequences.of_part(TRAIN).items
+            options.setdefault("popularity", np.bincount(learnt, minlength=len(data.items) + 1)[1:])
         found = evaluate(trained.model, data.sequences, _questions(data.sequences, part, asking), **options)
         notes = (*found.facts.notes, *remembered(trained.facts, data.manifest, part == VALIDATION))
         return replace(found, facts=replace(found.facts, notes=notes))

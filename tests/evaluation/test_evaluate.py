@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from foretaste import EventLog, Recommender, splits
 from foretaste.data.sequences import TEST, TRAIN, Sequences
 from foretaste.errors import ConfigError, DataError, SavedFileError
 from foretaste.evaluation.evaluate import evaluate
@@ -278,6 +279,23 @@ def test_the_breakdown_adds_up() -> None:
         assert hits == pytest.approx((found.pessimistic <= 5).sum())
     cold = next(row for row in parts["popularity"] if row["label"] == "cold")
     assert (cold["size"], cold["recall@5"]) == (found.facts.cold_targets, 0)
+
+
+def test_candidates_that_training_has_not_seen_are_told() -> None:
+    """Item 3 is of the validation part alone, 4 of the test alone; each is one of the two targets."""
+    clicks = {
+        "user": [1] * 4 + [2] * 4,
+        "item": [1, 2, 3, 4, 2, 1, 1, 3],
+        "time": range(8),
+        "part": ["train", "train", "valid", "test"] * 2,
+    }
+    log = EventLog.read(clicks, user="user", item="item", time="time", split="part")
+    prepared = log.prepare(splits.Given())
+    told = "50.00 % of the targets are candidates that no event of the training has"
+    for refit in (False, True):
+        found = Recommender("pop").fit(prepared, refit=refit).evaluate(prepared, protocol="last-item")
+        assert found.cold == 0.5
+        assert any(note.startswith(told) for note in found.facts.notes) is not refit
 
 
 def test_the_table_shows_both_values_where_they_differ() -> None:

@@ -187,7 +187,7 @@ def test_cases_that_do_not_fit_the_log() -> None:
     with pytest.raises(DataError, match="an item numbered 5, the model knows 4"):
         questions(LOG, PerStep().cases(LOG), 4)
     cold = replace(LOG, items=np.zeros(11, np.int32))
-    with pytest.raises(DataError, match="of 4 targets 4 are unknown"):
+    with pytest.raises(DataError, match="of 4 targets 4 are no candidates"):
         questions(cold, PerStep(cold="drop").cases(cold), 5)
     assert Cases.at(np.array([3, 5])).stop.tolist() == [4, 6]
 

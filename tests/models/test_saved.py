@@ -91,6 +91,7 @@ def test_a_truncated_or_missing_file_is_one_clear_error(trained: Trained, tmp_pa
 def test_a_folder_of_another_version_or_size_is_refused(trained: Trained, tmp_path: Path) -> None:
     folder = trained.save(tmp_path / "run")
     facts = json.loads((folder / "recommender.json").read_text())
+    del facts["files"], facts["checksum"]  # as an earlier version wrote it
     for change, said in [
         ({"format": 99}, "format 99"),
         ({"model": "narn"}, "did you mean 'narm'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from foretaste.data.sequences import Sequences
 from foretaste.errors import ConfigError
 from foretaste.models.baselines.gru4rec import GRU4Rec
 from foretaste.models.contract import Events, SequenceModel, seeded
+from foretaste.training import loop
 from foretaste.training.batches import Batch, batches, newest
 from foretaste.training.loop import TrainConfig, TrainResult, train
 from foretaste.training.privileged import Teacher, turned_round
@@ -69,7 +71,7 @@ def test_progress_says_which_training_it_is_of() -> None:
         config,
         report=lambda facts: seen.append((facts.get("stage"), facts["epochs"])),
     )
-    assert list(dict.fromkeys(seen)) == [("before", 2), ("teacher", 1), (None, 1)]
+    assert list(dict.fromkeys(seen)) == [("before", 2), ("teacher", 2), ("teacher", 1), (None, 1)]
 
 
 def test_frozen_weights_stay() -> None:
@@ -109,6 +111,24 @@ def test_the_teachers_log_is_each_session_backwards() -> None:
     assert turned_round(log, small()).items.tolist() == [3, 2, 1, 4, 6, 5]
     with pytest.raises(ConfigError, match="GRU4Rec reads all sessions of a user as one row: set it to 0"):
         turned_round(log, small(scope="user"))
+    asked = replace(log, target=np.array([True, False, False, True, False, True]))
+    assert turned_round(asked, small()).target.tolist() == [False, False, True, True, True, False]  # type: ignore[union-attr]
+
+
+def test_a_teacher_learns_from_what_the_student_learns_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From all rows where the student has a training before, and from whole rows where the student has the latest."""
+    made: list[Teacher] = []
+    monkeypatch.setattr(loop, "Teacher", lambda *given: made.append(Teacher(*given)) or made[-1])
+    log = log_of([[(start + step) % 7 + 1 for step in range(6)] for start in range(60)])
+    first = {"epochs": 15, "learning_rate": 0.05}
+    config = TrainConfig.of({
+        "epochs": 1, "learning_rate": 1e-6, "recent": 0.1, "latest": 2, "privileged": 0.5, "batch": 64, "before": first,
+    })  # fmt: skip
+    train(small(), log, config)
+    (teacher,) = made
+    assert len(teacher.log) == 36  # the newest tenth of the rows
+    for item in range(1, 8):
+        assert after(teacher.model, [item % 7 + 1, item]).argmax() + 1 == (item - 2) % 7 + 1
 
 
 def after(model: SequenceModel, items: list[int]) -> Tensor:

@@ -90,12 +90,20 @@ def _umask() -> int:
     return mask
 
 
-def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+def write_manifest(folder: Path, manifest: Mapping[str, Any], name: str = MANIFEST) -> None:
     """The manifest, with the size and checksum of every file that lies in the folder, and a checksum of itself."""
     files = {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in sorted(folder.iterdir())}
-    whole = {**manifest, "files": files}
+    whole = json.loads(json.dumps({**manifest, "files": files}))  # as it will be read
     text = json.dumps({**whole, "checksum": _checksum(whole)}, indent=1, ensure_ascii=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    (folder / name).write_text(text + "\n", encoding="utf-8")
+
+
+def check_files(path: Path, manifest: dict[str, Any], *, verify: bool = False) -> None:
+    """Compare what was read from `path` with its checksum, which is taken out, and with the files that lie there."""
+    if manifest.pop("checksum", None) != _checksum(manifest):
+        raise SavedFileError(f"{path}: was edited (its checksum differs); copy or save it again")
+    for name, said in manifest["files"].items():
+        _check_file(path.parent / name, said, verify)
 
 
 def read_manifest(folder: Path, kind: str, version: int, *, verify: bool = False) -> dict[str, Any]:
@@ -121,10 +129,7 @@ def read_manifest(folder: Path, kind: str, version: int, *, verify: bool = False
     written = manifest.get("version")
     if not isinstance(written, int) or not 1 <= written <= version:
         raise SavedFileError(f"{folder}: has version {written!r}, and this Foretaste reads up to {version}; upgrade it")
-    if manifest.pop("checksum", None) != _checksum(manifest):
-        raise SavedFileError(f"{folder / MANIFEST}: was edited (its checksum differs); save it again")
-    for name, said in manifest["files"].items():
-        _check_file(folder / name, said, verify)
+    check_files(folder / MANIFEST, manifest, verify=verify)
     return manifest
 
 
@@ -133,12 +138,14 @@ def _check_file(file: Path, said: Mapping[str, Any], verify: bool) -> None:
         size = file.stat().st_size
         if size != said["bytes"]:
             raise SavedFileError(
-                f"{file}: has {size} bytes, expected {said['bytes']}: truncated or edited; save it again"
+                f"{file}: has {size} bytes, expected {said['bytes']}: truncated or edited; copy or save it again"
             )
         if (verify or size <= SMALL) and _sha256(file) != said["sha256"]:
-            raise SavedFileError(f"{file}: was edited or damaged (its checksum differs); save it again")
+            raise SavedFileError(f"{file}: was edited or damaged (its checksum differs); copy or save it again")
     except OSError as error:
-        raise SavedFileError(f"{file}: {error.strerror or error}; the folder is incomplete, save it again") from None
+        raise SavedFileError(
+            f"{file}: {error.strerror or error}; the folder is incomplete: copy or save it again"
+        ) from None
 
 
 def _sha256(file: Path) -> str:

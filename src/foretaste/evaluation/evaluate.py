@@ -104,6 +104,12 @@ def evaluate(
                 if progress:
                     progress(done, len(asked))
     notes = [*_notes(model, name, cases, asked, cutoffs)]
+    unlearnt = float((counts[asked.items[asked.items > 0] - 1] == 0).sum()) / asked.all_targets
+    if unlearnt:
+        notes.append(
+            f"{100 * unlearnt:.2f} % of the targets are candidates that no event of the training has: what {name} says "
+            "of them it has not learnt"
+        )
     if model.scope == "session" and not history.any() and tied[asked.items > 0].all():
         notes.append(
             f"{name} reads one session and has seen nothing of it in any case, so all items tie: ask per-step, or take "

@@ -13,7 +13,7 @@ what a service would: a session is open until another begins, so its first event
     Product       one point in time for everyone, every later event asked in turn       what a service answers
 
 All of them rank every item. What a protocol leaks depends on the split as well: the cases carry the share of the
-training events that are later than the first question, where the log has times.
+events of earlier parts that are later than the first question, where the log has times.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Cases:
     latest: int = 0
     """A model is shown so many latest known events before `cut`; 0 for all."""
     cold: Cold = "miss"
-    """Targets with an item unknown to training: always missed, or left out."""
+    """Targets that are no candidates: always missed, or left out."""
     still_open: bool = False
     """A model of sessions is shown that of the user's last event before `cut`, also where another begins there."""
     protocol: str = "own cases"
@@ -85,7 +85,8 @@ class Protocol(ABC):
     latest: int = 0
     """Show the model so many latest events of the history alone; 0 for all. What was seen stays seen."""
     cold: Cold = "miss"
-    """What becomes of a target that training has never seen: "miss" counts it, "drop" leaves it out."""
+    """What becomes of a target that is no candidate, its item being in no event of training or validation (of a log
+    prepared with candidates="all" every item is one): "miss" counts it, "drop" leaves it out."""
     first: bool = False
     """Ask also what has nothing before it: the first event of a session, or of a user where users are asked about."""
 

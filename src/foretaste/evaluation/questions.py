@@ -72,7 +72,7 @@ def questions(log: Sequences, cases: Cases, n_items: int) -> Questions:
     if not len(asked):
         raise DataError(
             f"none of the {len(cases):,} cases ({cases.protocol}) has a target left: of {all_targets:,} targets "
-            f"{cold_targets:,} are unknown to training; keep them with cold='miss', or prepare with candidates='all'"
+            f"{cold_targets:,} are no candidates; keep them with cold='miss', or prepare with candidates='all'"
         )
     cut, start = cases.cut[asked], cases.start[asked]
     user = np.searchsorted(log.users, start, side="right") - 1  # [n]

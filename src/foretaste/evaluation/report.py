@@ -108,7 +108,7 @@ class Evaluation:
 
     @property
     def cold(self) -> float:
-        """Share of targets that training has never seen."""
+        """Share of targets that are no candidates: no event of training or validation has the item."""
         return self.facts.cold_targets / self.facts.all_targets
 
     @property

@@ -68,12 +68,14 @@ def _remarks(found: Evaluation) -> list[str]:
     fate = "count as misses" if facts.cold == "miss" else "were left out"
     lines = [
         f"ties     in {100 * found.ties:.2f} % of the cases another item has the score of a target",
-        f"cold     {100 * found.cold:.2f} % of the targets are unknown to training and {fate}",
+        f"cold     {100 * found.cold:.2f} % of the targets are no candidates (no earlier part has them) and {fate}",
         f"repeats  {100 * found.repeats:.2f} % of the targets are in the user's history"
         + (", whose items are no candidates" if facts.mask_seen else ""),
     ]
     if facts.leaks:
         lines.append(f"leaks    {facts.leaks}")
     if facts.later is not None:
-        lines.append(f"         {100 * facts.later:.2f} % of the training events are later than the first question.")
+        lines.append(
+            f"         {100 * facts.later:.2f} % of the events of earlier parts are later than the first question."
+        )
     return lines + [f"note     {note}" for note in facts.notes]

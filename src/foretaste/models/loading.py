@@ -10,6 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import foretaste
+from foretaste.data.folders import check_files
+from foretaste.data.rules import Rules
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, SavedFileError
 from foretaste.models import model_class
@@ -31,7 +33,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         raise SavedFileError(
             f"{folder}: no recommender.json; expected the folder of a saved recommender (`foretaste train --out`)"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise SavedFileError(f"{path}: cannot be read ({error}); the file is damaged: copy the folder again") from None
     if version != FORMAT:
         raise SavedFileError(
@@ -41,6 +43,15 @@ def read_facts(folder: Path) -> dict[str, Any]:
     for name, kind in KINDS.items():
         if not isinstance(facts.get(name), kind):
             raise SavedFileError(f"{path}: {name} = {facts.get(name)!r}, expected {kind.__name__}; the file was edited")
+    given = facts.get("trained_with", {})
+    if not isinstance(given, dict):
+        raise SavedFileError(f"{path}: trained_with = {given!r}, expected dict; the file was edited")
+    try:
+        Rules.of_recommender(facts)
+    except (ConfigError, TypeError, ValueError) as error:
+        raise SavedFileError(f"{path}: data.rules cannot be read ({error}); the file was edited") from None
+    if "files" in facts or "checksum" in facts:  # an earlier version wrote neither
+        check_files(path, facts, verify=True)
     return facts
 
 
@@ -77,9 +88,9 @@ def read_model(folder: Path, facts: dict[str, Any]) -> SequenceModel:
             f"{folder / 'recommender.json'}: {error}; it was edited, or written by another version "
             f"({facts.get('foretaste')}, this is {foretaste.__version__})"
         ) from None
-    model = kind(facts["n_items"], config, facts["n_users"])
     path = folder / "weights.safetensors"
     try:
+        model = kind(facts["n_items"], config, facts["n_users"])
         model.load_state_dict(load_file(path))
     except (SafetensorError, OSError) as error:
         raise SavedFileError(

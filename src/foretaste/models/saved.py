@@ -2,7 +2,7 @@
 
 The folder holds three or four files, none of which can run code:
 
-    recommender.json     model name, config, sizes, versions, what it was trained on, its metrics
+    recommender.json     model name, config, sizes, versions, what it was trained on, its metrics, and checksums of all
     weights.safetensors  the weights
     items.parquet        raw item ids in the order of their numbers, with titles and other columns
     users.parquet        raw user ids, only for models that know users
@@ -10,7 +10,6 @@ The folder holds three or four files, none of which can run code:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import foretaste
-from foretaste.data.folders import written_whole
+from foretaste.data.folders import write_manifest, written_whole
 from foretaste.data.rules import Rules
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, NeedsError, SavedFileError
@@ -205,7 +204,7 @@ class Trained:
             self.items.write(fresh / "items.parquet")
             if self.users is not None and self.model.n_users:
                 self.users.write(fresh / "users.parquet")
-            (fresh / "recommender.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
+            write_manifest(fresh, facts, "recommender.json")
         return folder
 
     @classmethod
@@ -215,7 +214,7 @@ class Trained:
         facts = read_facts(folder)
         items, model = read_items(folder, facts), read_model(folder, facts)
         users = read_users(folder, facts)
-        own = {"format", "foretaste", "model", "config", "n_items", "n_users"}
+        own = {"format", "foretaste", "model", "config", "n_items", "n_users", "files"}
         rest = {name: value for name, value in facts.items() if name not in own}
         return cls(facts["model"], model.to(where).eval(), items, users, rest)
 

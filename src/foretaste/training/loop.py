@@ -73,8 +73,8 @@ def train(
         candidate.forget(strangers)
         return validate(candidate)
 
-    log = newest(log, model.scope, config.recent)
     teacher = _teacher(model, log, config, folder, device, tell) if config.privileged else None
+    log = newest(log, model.scope, config.recent)
     with seeded(config.seed):
         passes = config.epochs if like is None else like.best_epoch
         asks = None if validate is None else validated
@@ -102,13 +102,16 @@ def _teacher(
     device: torch.device | str,
     report: Report,
 ) -> Teacher:
-    """A new model of the same kind, trained on the log with its rows turned round."""
-    backwards = turned_round(log, model)
+    """A new model of the same kind, trained as this one is, with the rows turned round and whole."""
     with seeded(config.seed):
         teacher = type(model)(model.n_items, model.config, model.n_users)
-        teacher.count(backwards)
-    train(
-        teacher, backwards, config.with_(privileged=0.0, before={}, recent=1.0, frozen=()), device=device,
-        folder=folder and folder / "teacher", report=lambda facts: report({**facts, "stage": "teacher"}),
-    )  # fmt: skip
-    return Teacher(teacher, log, config.privileged)
+        teacher.count(turned_round(log, model))
+    place = folder and folder / "teacher"
+    for stage, where in ((config.earlier(), place and place / "before"), (config, place)):
+        if stage is not None:
+            rows = newest(log, model.scope, stage.recent)
+            train(
+                teacher, turned_round(rows, model), stage.with_(privileged=0.0, latest=0, before={}, recent=1.0),
+                device=device, folder=where, report=lambda facts: report({**facts, "stage": "teacher"}),
+            )  # fmt: skip
+    return Teacher(teacher, newest(log, model.scope, config.recent), config.privileged)

@@ -6,9 +6,10 @@ real [N, M], and gives the loss of each row [N], to be minimised. A negative tha
 `loss_of` sees to that, whatever the sampler did. A row without a real negative keeps what its loss says of the target
 alone, and costs 0 where it says nothing.
 
-Signs: s is a score, so a loss falls as s+ rises and as s- falls. That is worth a word, because two of the five papers
+Signs: s is a score, so a loss falls as s+ rises, and as s- falls towards it: far below, what top1 and bpr-max ask of a
+negative's own score (that it be near 0) may outweigh the rest. That is worth a word, because two of the five papers
 print it the wrong way round: LSAMN's eq. 13 and 15 are log-likelihoods called losses, and ASARS' eq. 21 rewards the
-negatives. A test holds every loss to it.
+negatives. A test holds every loss to it at one point.
 
 Letters: N targets, M negatives, I items.
 """

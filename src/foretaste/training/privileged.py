@@ -9,10 +9,13 @@ x_1 .. x_r as ever, minimises
 
 Read backwards, the future is a session's beginning, and the target its next event. So the teacher is the student's own
 kind, trained by the same loop on the log with each row turned round: nothing in a model or a batch knows of teachers.
+Where the student is trained on all rows `before` the newest, so is the teacher; what may not be a target is none for
+either.
 
 Left open by the paper, and what was chosen: a target without a future (the last of its row) has no teacher, and the
 plain loss; probabilities are not softened by a temperature; the teacher makes all `epochs`, and nothing validates it.
-The rows are cut nowhere: a teacher reads all of the future, whatever piece of a row the student is given.
+The rows are cut nowhere: a teacher reads all of the future, whatever piece of a row the student is given (`latest` is
+the student's alone).
 
 The teacher's probabilities [N, I] and the student's scores are made some rows at a time and made again in the backward
 pass. Letters: N targets, R rows of a block, I items, M places that the teacher is asked at.
@@ -118,6 +121,6 @@ def turned_round(log: Sequences, model: SequenceModel) -> Sequences:
         items=np.asarray(log.items)[mirror],
         part=np.asarray(log.part)[mirror],
         times=None,
-        target=None,
+        target=None if log.target is None else np.asarray(log.target)[mirror],
         columns={},
     )

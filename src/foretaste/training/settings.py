@@ -48,7 +48,7 @@ class TrainConfig(Config):
     shared_negatives: bool = False
     """One pool of negatives for all targets of a step, instead of own ones; sampler "batch" has no other way."""
     exclude_touched: bool = True
-    """Items that the user has touched so far are no negatives."""
+    """Items that the user has touched so far are no negatives; with `recent`, so far as the newest rows tell."""
     optimizer: Literal["adam", "adagrad", "sgd"] = "adam"
     """The optimiser."""
     accumulator: float = Field(0.0, ge=0)

@@ -17,10 +17,11 @@ Chosen by measurement (`benchmarks/softmax_speed.py`): R so that the waiting p s
 tiles of about 4,096 items, the gradient of E summed transposed, so that it adds up along contiguous rows. Which library
 makes the products: see `models/products.py`.
 
-`precision="bfloat16"` takes the three products of each tile from inputs rounded to 8 bits; what they sum to, the
-exponentials, the weights and their gradients stay in float32. Where the processor multiplies bfloat16 natively it is
-the faster, the more so the larger D. Its bound, tested: a score is off by at most 2^-7 |q| |e|, so a row's loss by no
-more than that plus 2^-8, and the gradients by 2 % of their norm. It trains; it is no reference.
+`precision="bfloat16"` takes the three products of each tile from inputs rounded to 8 bits, and rounds what they sum to
+so too; the exponentials, the sums over tiles, the weights and their gradients stay in float32. Where the processor
+multiplies bfloat16 natively it is the faster, the more so the larger D. Its bound, tested: a score is off by at most
+3.03 * 2^-8 |q| |e|, so a row's loss by no more than that, and the gradients by 2 % of their norm. It trains; it is no
+reference.
 
 Letters: N rows, R rows of a block, D item embedding, I items, J items of a tile, E the item matrix.
 """

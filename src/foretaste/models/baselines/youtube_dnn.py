@@ -123,7 +123,7 @@ class YoutubeDNN(SequenceModel):
         return frozenset(["users"] * config.users)
 
     def reset_parameters(self) -> None:
-        """Draw new weights from torch's current generator: what follows a ReLU N(0, 2 / inputs), all others 1 / D."""
+        """Draw new weights from torch's current generator: the tower's N(0, 2 / inputs), a table's N(0, 1 / width)."""
         for name, weight in self.named_parameters():
             if weight.dim() == 1:
                 nn.init.zeros_(weight)
