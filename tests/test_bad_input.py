@@ -98,6 +98,7 @@ def read(table: Any, **options: Any) -> EventLog:
         ),
         (b"session,item,time\n1,2,20240501120000\n", ["time in the future: 1", "by their size"]),
         ("session,item,time\n1,caf\xe9,5\n".encode("latin-1"), ["not in the encoding", "(--encoding)"]),
+        (b'{"session": 1, "item": 2, "time": 3}\n', ["looks like JSON", "save it as CSV or Parquet"]),
         (GOOD.encode("utf-16"), ["neither CSV nor Parquet", "encoding='utf-16'"]),
         (b"PAR1" + b"x" * 100, ["cannot be read"]),
         (gzip.compress(GOOD.encode())[:-50], ["cut off or damaged"]),

@@ -27,7 +27,7 @@ class Titles:
 def on_one_line(value: Any) -> str:
     """A value as text; what would break the line is written as an escape."""
     text = str(value)
-    return text if text.isprintable() else repr(text)
+    return text if text.isprintable() and text.strip() else repr(text)
 
 
 def answered(
@@ -46,7 +46,9 @@ def answered(
     lines = [f"{place:3}. {title[raw]}  ({score:.3f})" for place, (raw, score) in enumerate(found, start=1)]
     if len(found) < k:
         lines.append(f"No more than {len(found):,} of the {len(title.of):,} known items can be recommended here.")
-    if found.skipped and len(found.skipped) == len(history):
+    if not len(history):
+        lines.append("No history was given: this is the answer to an empty one.")
+    elif found.skipped and len(found.skipped) == len(history):
         lines.append("Nothing of the history is known: this is the answer to an empty one.")
     elif found.skipped:
         lines.append(f"Not known, left out of the history: {', '.join(map(on_one_line, found.skipped))}.")

@@ -177,6 +177,7 @@ def test_other_encodings(tmp_path: Path) -> None:
     path = tmp_path / "latin.csv"
     path.write_bytes("user,item,time\n1,café,5\n1,b,6\n".encode("latin-1"))
     assert aside(read(path)) == [(2, "not in the encoding of the file")]
+    assert "encoding='latin-1' (--encoding)" in next(step for step in read(path).steps if step.name == "reject").detail
     assert items(read(path, encoding="latin-1")) == ["café", "b"]
     assert items(read(path, encoding="ISO-8859-1")) == ["café", "b"]
     path.write_text("user,item,time\n1,café,5\n", encoding="utf-8-sig")

@@ -73,12 +73,13 @@ def test_random_scores_hit_by_chance() -> None:
     assert np.array_equal(found.pessimistic, found.optimistic)
 
 
-def test_nan_is_refused_and_infinities_are_not() -> None:
-    scores = torch.tensor([[1.0, 2.0, 3.0], [1.0, math.nan, 3.0]])
-    with pytest.raises(ScoreError, match="NaN") as raised:
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_what_is_no_finite_number_is_refused_but_minus_infinity(wrong: float) -> None:
+    scores = torch.tensor([[1.0, 2.0, 3.0], [1.0, wrong, 3.0]])
+    with pytest.raises(ScoreError, match="NaN or infinity") as raised:
         rank(scores, np.array([0, 1]), np.array([1, 1]))
     assert raised.value.row == 1
-    found = rank(torch.tensor([[math.inf, -math.inf, 0.0, 1.0]]), np.zeros(4, np.int64), np.arange(1, 5))
+    found = rank(torch.tensor([[3e38, -math.inf, 0.0, 2e38]]), np.zeros(4, np.int64), np.arange(1, 5))  # sum to inf
     assert found.pessimistic.tolist() == [1, MISS, 3, 2]
 
 

@@ -178,6 +178,11 @@ def test_a_file_of_users_that_is_not_the_models_is_refused(tmp_path: Path) -> No
     folder = trained.save(tmp_path / "run")
     assert Trained.load(folder).users == users
     Vocabulary(["ann", "bob"]).write(folder / "users.parquet")
+    with pytest.raises(SavedFileError, match=r"users\.parquet: has .* bytes, expected .*: truncated or edited"):
+        Trained.load(folder)
+    facts = json.loads((folder / "recommender.json").read_text())
+    del facts["files"], facts["checksum"]  # as an earlier version wrote it
+    (folder / "recommender.json").write_text(json.dumps(facts))
     with pytest.raises(SavedFileError, match=r"users\.parquet: holds 2 users, recommender\.json says 3"):
         Trained.load(folder)
 
@@ -188,6 +193,8 @@ def test_times_that_are_none_are_refused(trained: Trained, times: list[object]) 
         trained.recommend(["tea", "milk"], times=times)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="time 9 stands before 5; give the oldest event first"):
         trained.recommend(["tea", "milk"], times=[9, 5])
+    with pytest.raises(ConfigError, match="1714557600000 among its times lies beyond the year 5000"):
+        trained.recommend(["tea", "milk"], times=[1714557600000, 1714557660000])
     with pytest.raises(ConfigError, match="history 1 has 1 events and 0 times"):
         trained.recommend_batch([["tea"], ["milk"]], times=[[1]])
 
@@ -197,6 +204,8 @@ def test_a_model_of_sessions_is_given_the_last_one(trained: Trained) -> None:
     found = trained.recommend(history, 3, sessions=sessions)
     assert found.ids == trained.recommend(["rum", "5"], 3).ids
     assert found.skipped == ["?", "unknown"]
+    assert trained.recommend((item for item in history), 3, sessions=sessions) == found  # type: ignore[arg-type]
+    assert trained.recommend_batch(iter([iter(history)]), 3, sessions=[sessions]) == [found]  # type: ignore[arg-type]
     assert [item for item, _ in trained.explain(history, sessions=sessions)["attention"]] == ["rum", "5"]
     seen = trained.recommend(history, 9, sessions=sessions, leave_out_seen=True).ids
     assert sorted(seen) == sorted(set(IDS) - set(history))  # of all sessions, as where an evaluation masks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import re
 import socket
 import threading
@@ -94,6 +95,15 @@ def test_one_client_serves_many_threads(client: Client) -> None:
     for thread in threads:
         thread.join()
     assert outcomes == 160 * ["applied"]
+
+
+def test_after_a_fork_the_socket_is_the_parents(client: Client) -> None:
+    client.user("ann")
+    parents = client._mine.connection
+    client._mine.process = -1  # as a child finds it
+    client.user("ann")
+    assert client._mine.connection is not parents
+    assert client._mine.process == os.getpid()
 
 
 def test_writers_of_one_user_end_in_some_order_of_all_events(place: tuple[str, Engine], client: Client) -> None:

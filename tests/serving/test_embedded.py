@@ -144,7 +144,13 @@ try:
 except StoreError as error:
     said = str(error)
 users = sorted(one.user for one in store.everyone())
+try:
+    store.ping()
+    said = "ready, though nothing can be written"
+except StoreError as error:
+    assert str(error) == said
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+store.ping()
 again = store.write([Change("later", b"", b"record")])
 store.close()
 print(json.dumps([said, done, users, again]))

@@ -270,6 +270,19 @@ def test_a_new_model_makes_its_states_anew() -> None:
     engine_of("lsamn", store, history=16)  # it is its own now
 
 
+def test_other_rules_make_other_states_of_the_same_events() -> None:
+    store, log = MemoryStore(), clicks(20, 7)
+    engine_of("narm", store, rules=None).ask(Ask(user="u1", events=log))
+    engine_of("narm", store, rules=Rules())  # those of the training log: nothing is another
+    never = Rules(sessions="none")
+    with pytest.raises(StoreError, match=r"another model or rules .*--replay"):
+        engine_of("narm", store, rules=never)
+    engine = engine_of("narm", store, replay=True, rules=never)
+    engine.ask(Ask(user="u1", k=5))
+    assert engine.counts["again"] == 1
+    assert_state(engine.state("u1"), reference(engine.trained, log, 1, Rules(gap=1e12)))
+
+
 def test_half_precision_takes_half_the_room() -> None:
     single, half = engine_of("narm"), engine_of("narm", precision="float16")
     for engine in (single, half):

@@ -256,6 +256,9 @@ def test_ids_leave_the_window_by_number_and_by_age() -> None:
     assert [record.knows(digest(name)) for name in "cdefg"] == [False, False, True, True, True]
     assert (len(record.digests), len(record.arrivals)) == (24, 12)
     assert Record.unpack(record.pack()) == record
+    for size in (1, 20, len(record.pack()) - 7):
+        with pytest.raises(DamagedRecordError, match=r"the record of user 'ann' has .* it is damaged"):
+            Record.unpack(record.pack()[:size], "ann")
 
 
 CUTS: list[dict[str, Any]] = [{"gap": 600}, {"per": "day", "utc_offset": 5.5}, {"events": 7}, {}]

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import sys
@@ -82,6 +83,21 @@ def test_two_workers_one_killed_then_all_stopped(run: Path, tmp_path: Path) -> N
         assert {line["message"] for line in lines} == {"request"}
         assert service.stop(signal.SIGINT) == 0
         assert not any("Traceback" in line or "interrupted" in line for line in service.logged)
+
+
+def test_a_service_whose_metrics_were_cleared_away_goes_on(run: Path, tmp_path: Path) -> None:
+    with Running(run, "--store", tmp_path / "users", "--log-level", "warning") as service:
+        client, (worker,) = service.client(), service.workers()
+        variables = dict(pair.partition("=")[::2] for pair in Path(f"/proc/{worker}/environ").read_text().split("\0"))
+        shutil.rmtree(variables["PROMETHEUS_MULTIPROC_DIR"])
+        assert client.observe("ann", "tea", time=1.7e9, id="e1", k=3)["outcomes"] == ["applied"]
+        assert metric(service.url, "foretaste_none") == 0
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: set(service.workers()) - {worker}, "another worker")
+        assert client.observe("ann", "tea", time=1.7e9, id="e1")["outcomes"] == ["duplicate"]
+        assert client.observe("ann", "milk", time=1.7e9 + 1)["outcomes"] == ["applied"]
+        until(lambda: metric(service.url, 'foretaste_events_total{outcome="applied"}') == 1, "the new worker's count")
+        assert service.stop() == 0
 
 
 def metric(url: str, name: str) -> float:

@@ -114,6 +114,7 @@ def test_an_import_takes_the_place_of_users_that_are_there(folder: Path, tmp_pat
         (400, '{"user":"42","touched":1,"record":"ü===","base":""}', "line 400: record and base of user '42' are not"),
         (400, '{"user":"42","touched":1,"record":""}', "line 400: record and base of user '42' are not"),
         (400, '{"user":"42","touched":1,"record":7,"base":""}', "line 400: record and base of user '42' are not"),
+        (400, '{"user":"42","touched":1,"record":"","base":"","crc":1}', "line 400: record or base of user '42' was"),
         (400, None, "line 707: says 706 users, found 705"),
         (708, None, "ends after 706 users without its last line, so it was cut"),
         (708, '{"users":706}\n{}', "line 709: comes after the line that ends the file"),

@@ -18,11 +18,12 @@ def lists(
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """The best items for every user of a log at once, written to a file: for mails, a cache, a table.
+    """The best items for every user of a training at once, written to a file: for mails, a cache, a table.
 
     Example: `foretaste lists clicks-narm clicks --out lists.parquet -k 20 --leave-out-seen`
 
-    Each user is answered as the service would that had taken in all of their events.
+    Each user is answered as the service would that had taken in all of their events; who has none in the training or
+    validation part has no id in a prepared log, and no list (`--split none` puts all into training).
 
     Parameters
     ----------

@@ -84,7 +84,7 @@ def compared(here: Counts, ours: Counts, published: Published | None) -> list[st
     counted, expected = here.flat(), ours.flat()
     printed = published.flat() if published else {}
     names = [name for name in counted if name in expected or name in printed]
-    lines = _table(("here", "recipe", "published"), names, (counted, expected, printed))
+    lines = _table(("here", "recipe", "published"), names, (counted, expected, printed)) if names else []
     if published:
         lines.append(f"Published: {published.source}.")
     for name in names:

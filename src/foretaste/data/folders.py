@@ -106,16 +106,21 @@ def check_files(path: Path, manifest: dict[str, Any], *, verify: bool = False) -
         _check_file(path.parent / name, said, verify)
 
 
-def read_manifest(folder: Path, kind: str, version: int, *, verify: bool = False) -> dict[str, Any]:
-    """The manifest of a folder whose files are all there and as they were written, or one clear error.
-
-    `kind` and `version` are what the manifest must say under "format" and "version" (or an older version).
-    """
+def check_interrupted(folder: Path) -> None:
+    """Say where the earlier folder is, if a kill came between the two moves by which a new one takes its place."""
     before = folder.with_name(f".{folder.name}.before")
     if not folder.exists() and before.exists():
         raise SavedFileError(
             f"{folder}: not there; saving was interrupted, the earlier one is {before}: rename it back"
         )
+
+
+def read_manifest(folder: Path, kind: str, version: int, *, verify: bool = False) -> dict[str, Any]:
+    """The manifest of a folder whose files are all there and as they were written, or one clear error.
+
+    `kind` and `version` are what the manifest must say under "format" and "version" (or an older version).
+    """
+    check_interrupted(folder)
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

@@ -95,7 +95,7 @@ class Reader:
         stages = list(self._wishes(raw))
         self._see(raw, [condition for _, _, condition in stages])
         aside, reasons = self._reject(lines, strict, path)
-        stages = [("read", self._said(), "true"), *stages, ("reject", rejected.said(reasons), "fault IS NULL")]
+        stages = [("read", self._said(), "true"), *stages, ("reject", self._rejected(reasons), "fault IS NULL")]
         kept = " AND ".join(condition for _, _, condition in stages)
         table = self.workspace.new_table("log")
         items: Table | None = None
@@ -179,6 +179,12 @@ class Reader:
         if sum(reasons.values()) == lines.rows:
             raise DataError(f"{label}: none of its {lines.rows:,} rows can be used ({rejected.said(reasons)}). {first}")
         return aside, reasons
+
+    @staticmethod
+    def _rejected(reasons: Reasons) -> str:
+        """The reasons, and what can be done about the commonest."""
+        most = max(reasons, key=lambda why: reasons[why], default="")
+        return rejected.said(reasons) + (HINTS.get(most, "") if most else "")
 
     def _wishes(self, raw: Raw) -> Iterable[tuple[str, str, str]]:
         """(step, detail, condition): what a row must fulfil to be wanted at all."""

@@ -99,8 +99,8 @@ class Items(Config):
 class Sessions(Config):
     """How histories are cut into sessions, and which columns of times are added to them."""
 
-    gap: str | None = None
-    """A new session after a pause longer than this: "30m", "1h"."""
+    gap: str | float | None = None
+    """A new session after a pause longer than this: "30m", "1h", or seconds."""
     per: Literal["day"] | None = None
     """One session a user and calendar day."""
     events: int | None = Field(default=None, ge=1)

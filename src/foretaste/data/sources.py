@@ -64,8 +64,9 @@ class Source:
         same = [known for known in self.types if known.lower() == column.lower()]
         hint = f"did you mean '{same[0]}'? Known: {', '.join(self.types)}" if same else nearest(column, self.types)
         bare = not same and self.parts[0].csv is not None and self.parts[0].csv.header
+        title = ", --title" if argument == "item_columns" else ""
         more = "; if its first line is a row already, name the columns by names=[...] (--names)" if bare else ""
-        raise DataError(f"{self.label} has no column '{column}' ({argument}=): {hint}{more}")
+        raise DataError(f"{self.label} has no column '{column}' ({argument}={title}): {hint}{more}")
 
 
 def is_small(source: Any) -> bool:
@@ -96,6 +97,9 @@ def open_source(
             return _parquet(workspace, str(source), paths)
         if not any(parquet):
             called = [path for path in paths if path.suffix.lower() == ".parquet"]
+            for path, head in zip(paths, heads, strict=True):
+                if names is None and head.lstrip(b"\xef\xbb\xbf \r\n").startswith((b'{"', b"[{", b"[[")):
+                    raise DataError(f"{path}: looks like JSON, which is not read; save it as CSV or Parquet")
             if called and names is None:
                 raise DataError(f"{called[0]}: is no Parquet file, which begins with PAR1; if it is a CSV, name it so")
             return _csv(workspace, str(source), paths, heads, CsvOptions(set(wanted), names, delimiter, encoding))
@@ -119,6 +123,10 @@ def open_source(
 
 def _paths(source: str) -> list[Path]:
     """The files that a path, a folder or a pattern stands for, in the order of their names."""
+    if not source.strip():
+        raise DataError(
+            "the path of the log is empty; give a CSV or Parquet file, a folder of Parquet files or a pattern"
+        )
     path = Path(source)
     if path.is_dir():
         every = (p for p in path.rglob("*") if p.suffix.lower() == ".parquet" and p.is_file())

@@ -203,7 +203,7 @@ def _not_a_number(
     cause = f"NaN or infinity stands in its {', '.join(broken[:3])}" if broken else "its weights are all finite numbers"
     return ScoreError(
         f"{name}: the scores of case {case} (cut at event {asked.cut[case]}, after {known[error.row]} known events) "
-        f"hold NaN, so nothing can be ranked; {cause}. Train again with a lower learning rate or clipped gradients, or "
-        "go back to an earlier checkpoint",
+        f"hold NaN or infinity, so nothing can be ranked; {cause}. Train again with a lower learning rate or clipped "
+        "gradients, or go back to an earlier checkpoint",
         error.row,
     )

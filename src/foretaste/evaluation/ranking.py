@@ -65,7 +65,7 @@ class Places:
 def rank(scores: Tensor, rows: Ints, items: Ints) -> Places:
     """Places of the targets `items` [R] in the rows `rows` [R] of `scores` [n, I]; column c belongs to item c + 1.
 
-    The targets of one row are distinct items. A row may have several targets, or none. Raises ScoreError on NaN.
+    The targets of one row are distinct items. A row may have several targets, or none. ScoreError on NaN and +infinity.
     """
     line = torch.from_numpy(rows).to(scores.device)  # [R]
     own = scores[line, torch.from_numpy(items - 1).to(scores.device)]  # [R]
@@ -78,7 +78,7 @@ def rank(scores: Tensor, rows: Ints, items: Ints) -> Places:
         parts = [_count(scores[line[piece]], own[piece]) for piece in pieces]
         higher, least, broken = (np.concatenate(part) for part in zip(*parts, strict=True))
     if broken.any():
-        raise ScoreError("the scores hold NaN", int(rows[broken][0]))
+        raise ScoreError("the scores hold NaN or infinity", int(rows[broken][0]))
     value = own.cpu().numpy()
     before, group = (np.int64(0), np.int64(1)) if alone else _among_targets(rows, value)
     others = least - higher - group  # [R] ties with items that are no targets
@@ -91,7 +91,7 @@ def rank(scores: Tensor, rows: Ints, items: Ints) -> Places:
 
 
 def _count(scores: Tensor, bar: Tensor) -> tuple[Ints, Ints, NDArray[np.bool_]]:
-    """For each row [n] of `scores` [n, I]: columns above `bar` [n], columns at least as high, and is any NaN."""
+    """For each row [n] of `scores` [n, I]: columns above `bar` [n], columns at least as high, is any NaN or +inf."""
     n, n_items = scores.shape
     bar = bar[:, None]  # [n, 1]
     compared = scores.new_empty(n, min(STRIP, n_items))  # [n, strip]
@@ -104,9 +104,9 @@ def _count(scores: Tensor, bar: Tensor) -> tuple[Ints, Ints, NDArray[np.bool_]]:
         total += strip.sum(1)
         higher += torch.gt(strip, bar, out=ones).sum(1).long()
         least += torch.ge(strip, bar, out=ones).sum(1).long()
-    broken = total.isnan()  # [n]
-    if bool(broken.any()):  # -inf and +inf in one row add up to NaN as well
-        broken[broken.clone()] = scores[broken].isnan().any(1)
+    broken = total.isnan() | total.isposinf()  # [n]
+    if bool(broken.any()):  # many large scores may add up to infinity as well
+        broken[broken.clone()] = (scores[broken].isnan() | scores[broken].isposinf()).any(1)
     return higher.cpu().numpy(), least.cpu().numpy(), broken.cpu().numpy()
 
 

@@ -58,8 +58,8 @@ def hide(scores: Tensor, pool: Tensor | None, never: Tensor, seen: Tensor | None
 def first(name: str, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """`top_k` of the scores [b, C] of model `name`, which must be numbers."""
     values, columns = top_k(scores, k)                                     # [b, k]
-    if values.isnan().any():  # NaN is the greatest of all: if there is one in a row, it is among its best
-        raise TrainingError(f"model '{name}' scored NaN; its weights are damaged: train it again")
+    if (values.isnan() | values.isposinf()).any():  # the greatest of all: one in a row is among its best
+        raise TrainingError(f"model '{name}' scored NaN or infinity; its weights are damaged: train it again")
     return values, columns
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,16 @@ from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, NeedsError
 from foretaste.models.contract import Events, SequenceModel
 
+MILLISECONDS = 1e11
+"""A time from here on lies beyond the year 5000, in seconds."""
+
 History = Sequence[Hashable]
 """Raw item ids, the oldest first: the open session for a session model, everything for a user model."""
+
+
+def listed(histories: Iterable[Any]) -> list[Any]:
+    """Histories that can be read more than once: generators as lists, whatever else as it is."""
+    return [list(history) if isinstance(history, Iterator) else history for history in histories]
 
 
 def numbers_of(items: Vocabulary, raw: Sequence[Hashable]) -> list[int]:
@@ -95,6 +103,11 @@ def _beside(name: str, given: Sequence[Sequence[Any]] | None, row: int, known: S
         raise ConfigError(f"history {row} has {len(known)} events and {len(beside)} {name}")
     if name == "times" and (wrong := [value for value in beside if not _is_time(value)]):
         raise ConfigError(f"history {row}: {wrong[0]!r} among its times; expected seconds since 1970")
+    if name == "times" and (wrong := [value for value in beside if abs(value) >= MILLISECONDS]):
+        raise ConfigError(
+            f"history {row}: {wrong[0]} among its times lies beyond the year 5000; expected seconds since 1970: "
+            "milliseconds are divided by 1000"
+        )
     if name == "times" and (falls := [pair for pair in itertools.pairwise(beside) if pair[1] < pair[0]]):
         raise ConfigError(f"history {row}: time {falls[0][0]} stands before {falls[0][1]}; give the oldest event first")
     return list(beside)

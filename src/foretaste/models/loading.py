@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import foretaste
-from foretaste.data.folders import check_files
+from foretaste.data.folders import check_files, check_interrupted
 from foretaste.data.rules import Rules
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, SavedFileError
@@ -30,6 +30,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = facts["format"]
     except (FileNotFoundError, NotADirectoryError):
+        check_interrupted(folder)
         raise SavedFileError(
             f"{folder}: no recommender.json; expected the folder of a saved recommender (`foretaste train --out`)"
         ) from None

@@ -29,7 +29,7 @@ from foretaste.errors import ConfigError, NeedsError, SavedFileError
 from foretaste.models.choosing import Recommendations, best, hide
 from foretaste.models.contract import Events, SequenceModel, State
 from foretaste.models.device import usable
-from foretaste.models.histories import History, check_askable, events_of, numbers_of, padded
+from foretaste.models.histories import History, check_askable, events_of, listed, numbers_of, padded
 from foretaste.models.loading import FORMAT, read_facts, read_items, read_model, read_users
 
 CHUNK = 512
@@ -74,6 +74,7 @@ class Trained:
         history holds. An unknown item in a history is skipped and reported; in `candidates` it is an error.
         """
         _check_k(k)
+        histories = listed(histories)
         if not histories:
             return []
         events, skipped = self._events(histories, times, sessions)
@@ -146,7 +147,7 @@ class Trained:
         nested lists under the model's own names. A model that reads its memory by the candidate explains `item`; left
         out, the item that it recommends first.
         """
-        events, _ = self._events([history], _one(times), _one(sessions))
+        events, _ = self._events(listed([history]), _one(times), _one(sessions))
         if not events.mask.any():
             return {}
         with self._answering():

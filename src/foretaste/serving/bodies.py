@@ -73,7 +73,7 @@ class Choice(Body):
     exclude: Annotated[list[Given], FIRST] = Field(default_factory=list)
     """Items that never appear."""
     leave_out_seen: bool = False
-    """Leave out the items of the history."""
+    """Leave out the items of the history; of a user, of the events kept (the newest 200, unless set otherwise)."""
     now: Moment | None = None
     """The moment of the question, for models that read the clock."""
 

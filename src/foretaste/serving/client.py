@@ -152,8 +152,9 @@ class Client:
 
     def _send(self, method: str, path: str, raw: bytes | None) -> tuple[int, dict[str, str], bytes]:
         connection = getattr(self._mine, "connection", None)
-        if connection is None:
+        if connection is None or self._mine.process != os.getpid():  # after a fork the socket is the parent's
             connection = self._mine.connection = self._kind(self._host, self._port, timeout=self.timeout)
+            self._mine.process = os.getpid()
         connection.request(method, self._path + path, raw, self._headers)
         answer = connection.getresponse()
         whole = answer.read()

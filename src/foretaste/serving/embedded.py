@@ -46,7 +46,6 @@ from foretaste.serving.values import (
 )
 
 Durability = Literal["process", "power"]
-
 MAP_SIZE = 2**40 if sys.maxsize > 2**32 else 2**30
 """Bytes that the file may grow to; they are addresses, not memory, and no disk is taken before it is written."""
 SLICE = 500
@@ -68,7 +67,7 @@ class EmbeddedStore(Store):
         self.folder, self.durability, self.map_size = Path(folder), durability, map_size
         self._process, self._calls, self._open = os.getpid(), threading.Condition(), True
         self._at_work = 0
-        self._failed = ""
+        self._failed, self._refused = "", 0
         self._dirty, self._stop = threading.Event(), threading.Event()
         self._lock = place.occupy(self.folder, create)
         try:
@@ -114,7 +113,7 @@ class EmbeddedStore(Store):
             return []
         ready = [self._ready(change.user, time.time(), change.record, change.base) for change in changes]
         done = []
-        with self._transaction(True) as step:
+        with self._transaction(True, ready) as step:
             for change, (key, value, base) in zip(changes, ready, strict=True):
                 before = step.get(key, db=self._tables.records)
                 done.append((ABSENT if before is None else bytes(before[:VERSION])) == change.version)
@@ -147,7 +146,7 @@ class EmbeddedStore(Store):
     def put_all(self, wholes: Iterable[Whole]) -> None:
         """See `Store`."""
         ready = [self._ready(whole.user, whole.touched, whole.record, whole.base) for whole in wholes]
-        with self._transaction(True) as step:
+        with self._transaction(True, ready) as step:
             for key, value, base in ready:
                 self._put(step, key, value, base)
 
@@ -182,10 +181,15 @@ class EmbeddedStore(Store):
         }
 
     def ping(self) -> None:
-        """See `Store`. Also raised once the disk has failed: what is kept can be read, but nothing more is taken in."""
+        """See `Store`. Also raised once the disk has failed, and after a write that failed until as much can be written."""
         super().ping()
         if self._failed:
             raise StoreError(self._failed)
+        if self._refused:
+            for tried in (bytes(max(self._refused, place.LEAST)), b""):
+                with self._transaction(True) as step:
+                    step.put(place.TRIED, tried, db=self._tables.about)
+            self._refused = 0
 
     def close(self) -> None:
         """See `Store`. Calls that are under way end first."""
@@ -211,8 +215,11 @@ class EmbeddedStore(Store):
         self.close()
 
     @contextmanager
-    def _transaction(self, write: bool = False) -> Iterator[Any]:
-        """One transaction of the whole folder; what goes wrong in it is one `StoreError`, and nothing is written."""
+    def _transaction(
+        self, write: bool = False, ready: Sequence[tuple[bytes, bytes, bytes | None]] = ()
+    ) -> Iterator[Any]:
+        """One transaction, perhaps of records; what goes wrong in it is one `StoreError`, and nothing is written."""
+        size = sum(len(value) + len(base or b"") for _, value, base in ready)
         if os.getpid() != self._process:
             raise StoreError(f"{self.folder}: was opened before a fork; open the store in each process")
         with self._calls:
@@ -225,7 +232,11 @@ class EmbeddedStore(Store):
             with place.told(self.folder), self._env.begin(write=write, buffers=True) as step:
                 yield step
             if write:
+                self._refused *= size < self._refused  # as much could be written
                 self._dirty.set()
+        except StoreError:
+            self._refused = max(self._refused, size)
+            raise
         finally:
             with self._calls:
                 self._at_work -= 1

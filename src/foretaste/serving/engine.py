@@ -16,6 +16,7 @@ What it promises, for every model and every store:
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
@@ -31,11 +32,14 @@ from foretaste.models.contract import State
 from foretaste.models.saved import Trained
 from foretaste.serving.answering import Asked, Chooser
 from foretaste.serving.asks import Ask, Event, Id, Kept, Told
+from foretaste.serving.logs import LOGGER
 from foretaste.serving.planning import EngineConfig, Plan, Planner
 from foretaste.serving.record import Base, Record
 from foretaste.serving.stepping import Row, Stepper
 from foretaste.serving.store import Change, Store, Stored
 
+QUIET = 10.0
+"""Seconds between two lines of the log about the store."""
 TRIES = 100
 """How often an ask is begun again because somebody else wrote the user first."""
 
@@ -52,13 +56,14 @@ class Engine:
         self.trained = trained
         self.store = store
         self.config = config if config is not None else EngineConfig()
-        self.stepper = Stepper(trained, self.config.precision)
+        self.stepper = Stepper(trained, self.config.precision, self.config.rules)
         rules = self.config.rules or Rules.of_recommender(trained.facts)
         self.planner = Planner(self.stepper, rules, self.config, store.read_base)
         self.chooser = Chooser(trained)
         self.counts: Counter[str] = Counter()
         """Asks, events by outcome, states made again ("again"), and asks begun again because another engine was faster
         ("conflicts")."""
+        self._quiet = 0.0
         self._claim(replay)
 
     def ask(self, ask: Ask) -> Told:
@@ -101,7 +106,7 @@ class Engine:
         (stored,) = self.store.read([str(user)])
         if stored is None:
             return None
-        record = Record.unpack(stored.record)
+        record = Record.unpack(stored.record, str(user))
         return Kept(
             user=user,
             events=tuple(Event(one.item, one.time / 1000, one.session) for one in record.events()),
@@ -115,7 +120,7 @@ class Engine:
     def state(self, user: Id) -> State | None:
         """The model's state of a user, [1, ...], or None: for looking into, and for tests."""
         (stored,) = self.store.read([str(user)])
-        return None if stored is None else self.stepper.layout.unpack([Record.unpack(stored.record).state])
+        return None if stored is None else self.stepper.layout.unpack([Record.unpack(stored.record, str(user)).state])
 
     def forget(self, user: Id) -> bool:
         """Erase all that is kept of a user; False if there was nothing."""
@@ -155,8 +160,9 @@ class Engine:
             return
         if not replay:
             raise StoreError(
-                f"the store holds states of another model ('{found.get('name')}', {str(found.get('model'))[:8]}; "
-                f"this is '{self.trained.name}', {ours['model'][:8]}); to make every user's state anew from the events "
+                f"the store holds states of another model or rules ('{found.get('name')}', "
+                f"{str(found.get('model'))[:8]}; this is '{self.trained.name}', {ours['model'][:8]}); to make every "
+                "user's state anew from the events "
                 "kept, start with replay (--replay), or give another store"
             )
         self.store.claim(ours, replace=True)
@@ -172,6 +178,7 @@ class Engine:
             try:
                 lost = self._write(plans, state)
             except ForetasteError as error:  # of the store: nothing of these is acknowledged
+                self._note(error)
                 failed = {place for place, plan in plans.items() if plan.record is not None}
                 answers[:] = [error if place in failed else answer for place, answer in enumerate(answers)]
             done = [(row, place) for row, place in enumerate(plans) if place not in lost and place not in failed]
@@ -208,7 +215,9 @@ class Engine:
                     raise found
                 plan = self.planner.of_user(ask, key, found) if key else self.planner.of_history(ask)
                 if plan.row.state is not None and len(plan.row.state) != self.stepper.layout.bytes:
-                    raise StoreError(f"the state of user {key!r} has {len(plan.row.state)} bytes: it is damaged")
+                    raise DamagedRecordError(
+                        f"the state of user {key!r} has {len(plan.row.state)} bytes: it is damaged", key
+                    )
                 plans[place] = plan
             except ForetasteError as error:
                 answers[place] = error
@@ -219,11 +228,19 @@ class Engine:
         try:
             return dict(zip(keys, self.store.read(keys), strict=True)) if keys else {}
         except DamagedRecordError as error:  # the others are not to suffer
+            self._note(error)
             if error.user in keys:
                 return {error.user: error, **self._read([key for key in keys if key != error.user])}
             return dict.fromkeys(keys, error)
         except ForetasteError as error:
+            self._note(error)
             return dict.fromkeys(keys, error)
+
+    def _note(self, error: ForetasteError) -> None:
+        """Tell the log what the store could not do, now and then, and never of whom."""
+        if time.monotonic() >= self._quiet:
+            self._quiet = time.monotonic() + QUIET
+            LOGGER.warning("the store: %s", "a record is damaged" if isinstance(error, DamagedRecordError) else error)
 
     def _replayed(self, user: Id) -> tuple[Stored | None, Row]:
         """A user's record and the row that leads to its state. Record and base are two reads: of one version both."""
@@ -232,7 +249,7 @@ class Engine:
             (stored,) = self.store.read([str(user)])
             if stored is None:
                 return None, row
-            row = self.planner.replayed(str(user), Record.unpack(stored.record), user)
+            row = self.planner.replayed(str(user), Record.unpack(stored.record, str(user)), user)
             (again,) = self.store.read([str(user)])
             if again == stored:
                 return stored, row

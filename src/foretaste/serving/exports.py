@@ -1,7 +1,8 @@
 """A store as a file, and back: JSON Lines that any program can read.
 
 The first line is a header (format, version, facts of the store), then comes one line a user (user, touched, record and
-base as base64), and the last line says how many users there were, so that a file that was cut is found out.
+base as base64, and the CRC-32 of both), and the last line says how many users there were: a file that was cut or
+changed is found out. An earlier version wrote no checksums.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -36,7 +38,8 @@ def export_users(store: Store, path: Path, progress: Progress | None = None) -> 
         file.write(_line({"format": KIND, "version": VERSION, "facts": store.claim({})}))
         for whole in store.everyone():
             record, base = (base64.b64encode(value).decode() for value in (whole.record, whole.base))
-            file.write(_line({"user": whole.user, "touched": whole.touched, "record": record, "base": base}))
+            line = {"user": whole.user, "touched": whole.touched, "record": record, "base": base}
+            file.write(_line({**line, "crc": _check(whole.record, whole.base)}))
             count += 1
             if progress is not None:
                 progress("written", count)
@@ -107,7 +110,13 @@ def _user(path: Path, number: int, line: dict[str, Any]) -> Whole:
         record, base = (base64.b64decode(line[name], validate=True) for name in ("record", "base"))
     except (KeyError, TypeError, ValueError, binascii.Error):
         raise StoreError(f"{path}, line {number}: record and base of user {user!r} are not base64") from None
+    if line.get("crc", check := _check(record, base)) != check:
+        raise StoreError(f"{path}, line {number}: record or base of user {user!r} was damaged; export it again")
     return Whole(user, record, base, touched)
+
+
+def _check(record: bytes, base: bytes) -> int:
+    return zlib.crc32(base, zlib.crc32(record))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -34,8 +34,10 @@ except ImportError:
 DATA, LOCK, IN_USE = "data.mdb", "lock.mdb", "in-use"
 COMPACTED = "compacted-"
 """Beginning of the name of a folder in the making."""
-ABOUT, FACTS = b"format", b"facts"
-"""Keys of the table that says what the store is."""
+ABOUT, FACTS, TRIED = b"format", b"facts", b"tried"
+"""Keys of the table that says what the store is; the last holds nothing, and is written to find out if one can."""
+LEAST = 65_536
+"""Bytes that are then written at least: more than the gaps that a full file may have left."""
 READERS = 1024
 """Read transactions of all processes at once."""
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)

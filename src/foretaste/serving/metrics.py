@@ -7,10 +7,14 @@ there is one process, and it tells for itself.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from foretaste.serving.logs import LOGGER
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 MEDIA = "text/plain; version=0.0.4; charset=utf-8"
@@ -41,34 +45,48 @@ class Metrics:
         )
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._before: dict[tuple[Counter, str], float] = {}
+        self._lost = False
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """One request was answered."""
-        key = (method, route, status)
-        found = self._children.get(key)
-        if found is None:
-            found = self.requests.labels(method, route, status), self.seconds.labels(method, route)
-            self._children[key] = found
-        found[0].inc()
-        found[1].observe(seconds)
+        with self._apart():
+            key = (method, route, status)
+            found = self._children.get(key)
+            if found is None:
+                found = self.requests.labels(method, route, status), self.seconds.labels(method, route)
+                self._children[key] = found
+            found[0].inc()
+            found[1].observe(seconds)
 
     def follow(self, outcomes: Mapping[str, int], work: Mapping[str, float], waiting: int) -> None:
         """Take over counts that somebody else keeps; call it now and then, and before they are told.
 
         outcomes: what became of events. An event of a request that ended in an error counts as well.
         """
-        self.waiting.set(waiting)
-        for counter, counts in ((self.events, outcomes), (self.work, work)):
-            for name, value in counts.items():
-                more = value - self._before.get((counter, name), 0)
-                if more > 0:
-                    counter.labels(name).inc(more)
-                    self._before[counter, name] = value
+        with self._apart():
+            self.waiting.set(waiting)
+            for counter, counts in ((self.events, outcomes), (self.work, work)):
+                for name, value in counts.items():
+                    more = value - self._before.get((counter, name), 0)
+                    if more > 0:
+                        counter.labels(name).inc(more)
+                        self._before[counter, name] = value
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """What counts never fails what is counted: a folder that somebody cleared away is told once."""
+        try:
+            yield
+        except OSError as error:
+            if not self._lost:
+                LOGGER.warning("the counts cannot be kept, so the metrics lack something: %s", error)
+            self._lost = True
 
     def told(self) -> bytes:
         """All processes' counts as Prometheus reads them."""
         if FOLDER not in os.environ:
             return generate_latest(self.registry)
         together = CollectorRegistry()
+        Path(os.environ[FOLDER]).mkdir(parents=True, exist_ok=True)
         MultiProcessCollector(together)  # type: ignore[no-untyped-call]
         return generate_latest(together)

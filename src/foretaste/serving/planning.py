@@ -97,7 +97,7 @@ class Planner:
     def of_user(self, ask: Ask, key: str, stored: Stored | None) -> Plan:
         """An ask of a user with a record, or of one who is new."""
         now, number, own = time.time(), self.number(ask.user), self.stepper.fingerprint
-        record = Record(own, b"") if stored is None else self._known(Record.unpack(stored.record))
+        record = Record(own, b"") if stored is None else self._known(Record.unpack(stored.record, key))
         version = ABSENT if stored is None else stored.version
         events, outcomes, digests = self._new(ask.events, record, now)
         times = [record.newest] * bool(len(record)) + [event.time for event in events]

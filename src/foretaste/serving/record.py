@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from foretaste.data.rules import Edge, Happened
-from foretaste.errors import StoreError
+from foretaste.errors import DamagedRecordError, StoreError
 
 FORMAT = 1
 ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -135,20 +135,21 @@ class Record:
         return b"".join((head, self.state, self.times, self.lines, self.digests, self.arrivals))
 
     @classmethod
-    def unpack(cls, value: bytes) -> Record:
-        """From bytes."""
-        if len(value) < HEADER.size or value[0] != FORMAT:
-            found = f"format {value[0]}" if value else "nothing"
-            raise StoreError(
-                f"a record of {found}, expected format {FORMAT}: another version wrote it, or it is damaged"
-            )
+    def unpack(cls, value: bytes, user: str = "") -> Record:
+        """From the bytes that are kept of a user."""
+        if value and value[0] != FORMAT:
+            raise StoreError(f"a record of format {value[0]}, expected {FORMAT}: another version wrote it; upgrade it")
+        if len(value) < HEADER.size:
+            raise DamagedRecordError(f"the record of user {user!r} has {len(value)} bytes: it is damaged", user)
         _, begun, model, seen, beyond, state, lines, events, ids = HEADER.unpack_from(value)
         places, at = [], HEADER.size
         for size in (state, 8 * events, lines, 8 * ids, 4 * ids):
             places.append(value[at : at + size])
             at += size
         if at != len(value):
-            raise StoreError(f"a record of {len(value)} bytes, expected {at}: it is damaged")
+            raise DamagedRecordError(
+                f"the record of user {user!r} has {len(value)} bytes, expected {at}: it is damaged", user
+            )
         return cls(model, places[0], bool(begun), seen, beyond, *places[1:])
 
 

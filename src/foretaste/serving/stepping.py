@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from foretaste.data.rules import Step
+from foretaste.data.rules import Rules, Step
 from foretaste.errors import NeedsError
 from foretaste.models.contract import Events, State
 from foretaste.models.saved import Trained
@@ -35,7 +36,7 @@ class Row:
 class Stepper:
     """A model that advances rows, and says which model it is."""
 
-    def __init__(self, trained: Trained, precision: Precision = "float32") -> None:
+    def __init__(self, trained: Trained, precision: Precision = "float32", rules: Rules | None = None) -> None:
         if not trained.model.causal:
             raise NeedsError(
                 f"model '{trained.name}' with this config is told something of the next event (causal = False): "
@@ -45,7 +46,7 @@ class Stepper:
         self.layout = Layout(trained.model, precision)
         self.fresh = trained.model.scope == "session"
         """Does every session begin from the initial state?"""
-        self.fingerprint = fingerprint(trained, precision)
+        self.fingerprint = fingerprint(trained, precision, rules)
 
     def row(self, state: bytes | None, user: int, steps: Iterable[Step]) -> Row:
         """A row; of a session model, only what follows the last beginning of a session counts."""
@@ -105,10 +106,15 @@ class Stepper:
         return Events(numbers, numbers > 0, torch.from_numpy(starts), torch.from_numpy(times))
 
 
-def fingerprint(trained: Trained, precision: Precision) -> bytes:
-    """16 bytes that stand for this model, its weights, the numbers of its items and users, and how states are kept."""
+def fingerprint(trained: Trained, precision: Precision, rules: Rules | None = None) -> bytes:
+    """16 bytes that stand for this model, its weights, the numbers of its items and users, and how states are kept.
+
+    Also for the rules that sessions are cut by, where they are not those of the training log.
+    """
     hashed = hashlib.blake2b(digest_size=16)
-    about = [trained.name, trained.model.config.as_dict(), precision]
+    about: list[Any] = [trained.name, trained.model.config.as_dict(), precision]
+    if rules is not None and rules != Rules.of_recommender(trained.facts):
+        about.append(rules.as_dict())
     hashed.update(json.dumps(about, sort_keys=True).encode())
     for name, weight in sorted(trained.model.state_dict().items()):
         hashed.update(name.encode())

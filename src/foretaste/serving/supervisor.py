@@ -71,7 +71,8 @@ class Supervisor:
 
     def run(self) -> None:
         """Until SIGTERM or Ctrl-C; a service that never became ready is an error."""
-        self.metrics = Path(tempfile.mkdtemp(prefix="foretaste-metrics-"))
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None  # a full disk would kill the workers
+        self.metrics = Path(tempfile.mkdtemp(prefix="foretaste-metrics-", dir=memory))
         try:
             with selectors.DefaultSelector() as self.selector, self._signals():
                 for place in range(self.count):
@@ -86,6 +87,7 @@ class Supervisor:
             raise ForetasteError(self.failed)
 
     def _start(self, place: int) -> None:
+        self.metrics.mkdir(exist_ok=True)  # whatever clears old files away
         reading, writing = os.pipe()
         first = place == 0
         given = {

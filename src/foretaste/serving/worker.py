@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 GRACE = 20
 """Seconds that open requests have to end when the service stops."""
-SWEEPS = 3600.0
+SWEEPS, FIRST_SWEEP = 3600.0, 60.0
 """At most so many seconds pass between two looks for users who are to be forgotten."""
 
 
@@ -107,7 +107,7 @@ def build(plan: Plan) -> tuple[Gate, Store, dict[str, Any]]:
             raise ConfigError(f"the service has no setting '{name}'; {nearest(name, known)}")
     config = EngineConfig.of(plan.engine)  # before a store is made
     trained = Trained.load(plan.run)
-    if plan.model and plan.model != fingerprint(trained, config.precision).hex():
+    if plan.model and plan.model != fingerprint(trained, config.precision, config.rules).hex():
         raise ConfigError(
             f"{plan.run} holds another recommender than the one that is served; to serve it, start the service again "
             "with --replay"
@@ -161,8 +161,10 @@ class Server(uvicorn.Server):
             self.ready()
 
     async def _sweep(self, ttl: float) -> None:
+        pause = min(FIRST_SWEEP, ttl / 4)  # soon: a service that is started again every hour is to sweep too
         while True:
-            await asyncio.sleep(min(SWEEPS, ttl / 4))
+            await asyncio.sleep(pause)
+            pause = min(SWEEPS, ttl / 4)
             try:
                 gone = await asyncio.to_thread(self.store.sweep, time.time() - ttl)
             except StoreError as error:
