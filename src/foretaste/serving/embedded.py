@@ -181,7 +181,7 @@ class EmbeddedStore(Store):
         }
 
     def ping(self) -> None:
-        """See `Store`. Raised too once the disk has failed, and after a write that failed until as much can be written."""
+        """See `Store`. Raised too once the disk has failed, and after a failed write until as much can be written."""
         super().ping()
         if self._failed:
             raise StoreError(self._failed)
