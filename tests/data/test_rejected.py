@@ -45,6 +45,16 @@ REASONS = [
 ]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("kind", ["csv", "csv.gz"])
+def test_lines_are_told_as_an_editor_counts_them(tmp_path: Path, kind: str, end: str) -> None:
+    lines = ["", "", "user,item,time", "1,a,5", "", "", "1,,6", "1,b,7", "1,c", "", ",d,8", "1,e,9"]
+    path = tmp_path / "bad.csv"
+    path.write_text(end.join(lines), newline="")
+    found = [(7, "no item"), (9, "too few cells"), (11, "no user")]
+    assert aside(read(path if kind == "csv" else compressed(path, "gz"))) == found
+
+
 @pytest.mark.parametrize("kind", ["csv", "csv.gz", "csv.zst"])
 def test_rows_that_cannot_be_used_are_counted_and_written_aside(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "bad.csv"

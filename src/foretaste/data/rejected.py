@@ -2,7 +2,8 @@
 
 DuckDB notes the lines of a CSV that it cannot cut into cells, and goes on. They leave holes in its numbering of the
 other rows; here the holes are put back, so that `row` is the place in the file and `line` can be found with an editor
-(which counts two things otherwise: blank lines are skipped here, and a quoted cell with line breaks is one line).
+(which counts one thing otherwise: a quoted cell with line breaks is one line here). DuckDB counts blank lines where it
+notes a line, and not where it numbers a row; they are looked for where something is rejected at all.
 
 Two faults are worse. A quote that is opened and never closed swallows what follows, up to megabytes, as one cell; and
 lines that end in different ways stop DuckDB altogether. Then `mend` copies the file, all lines ending alike and the
@@ -20,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import duckdb
+import numpy as np
 
 from foretaste.data.cells import Cell
 from foretaste.data.csvfile import CsvFile
@@ -48,12 +50,14 @@ class Lines:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
-        self.files, self.bad = workspace.new_name("files"), workspace.new_name("bad")
+        self.files, self.bad, self.blank = (workspace.new_name(name) for name in ("files", "bad", "blank"))
         self.good, self.unread = 0, 0
+        self._unseen: list[tuple[int, CsvFile]] = []
         workspace.db.execute(f"CREATE TABLE {self.files} (before BIGINT, file VARCHAR, header BIGINT)")
         workspace.db.execute(
             f"CREATE TABLE {self.bad} (row BIGINT, good BIGINT, reason VARCHAR, raw VARCHAR)"
         )  # good: how many good rows stand before it
+        workspace.db.execute(f"CREATE TABLE {self.blank} (before BIGINT, line BIGINT, above BIGINT, n BIGINT)")
 
     @property
     def rows(self) -> int:
@@ -67,6 +71,9 @@ class Lines:
         db.execute(f"INSERT INTO {self.files} VALUES (?, ?, ?)", [self.rows, part.label, header])
         unread = 0
         if part.csv is not None:
+            self._unseen.append((self.rows, part.csv))
+            if self.workspace.row(f"SELECT count(*) FROM {part.csv.rejects}")[0]:
+                self.see_blanks()
             tail = text(_tail(part.csv))
             kinds = " ".join(f"WHEN {text(kind)} THEN {text(ours)}" for kind, ours in UNREADABLE.items())
             answer = db.execute(f"""
@@ -74,19 +81,36 @@ class Lines:
                 SELECT {self.rows - header} + line, {self.good - header} + line - row_number() OVER (ORDER BY line),
                        CASE WHEN harmless THEN {text(OPEN_QUOTE)} ELSE CASE kind {kinds} ELSE lower(kind) END END,
                        CASE WHEN harmless THEN replace(left(raw, -length({tail})), {text(MARK)}, '"') ELSE raw END
-                FROM (SELECT *, ends_with(raw, {tail}) AS harmless FROM (
+                FROM (SELECT l.line - coalesce(b.n, 0) AS line, kind, raw, ends_with(raw, {tail}) AS harmless FROM (
                     SELECT line, arg_min(error_type, coalesce(column_idx, 0)) AS kind,
                            trim(coalesce(any_value(csv_line), ''), chr(10) || chr(13)) AS raw
-                    FROM {part.csv.rejects} GROUP BY line))
+                    FROM {part.csv.rejects} GROUP BY line) AS l
+                    ASOF LEFT JOIN (FROM {self.blank} WHERE before = {self.rows}) AS b ON l.line > b.line)
                 """).fetchone()
             unread = int(answer[0]) if answer else 0
         self.good += good
         self.unread += unread
 
+    def see_blanks(self) -> None:
+        """Note the blank lines of the files that came in since: which they are, and how many others come before."""
+        for before, file in self._unseen:
+            opened = gzip.open if file.compression == "gzip" else open
+            if file.compression == "zstd" or file.encoding not in ("utf-8", "latin-1"):
+                continue
+            with opened(file.path, "rb") as lines:
+                blank = np.array([place for place, line in enumerate(lines, 1) if not line.strip(b"\r\n")], np.int64)
+            if len(blank):
+                n = np.arange(1, len(blank) + 1)
+                found = {"before": np.full(len(blank), before), "line": blank, "above": blank - n + 1, "n": n}
+                self.workspace.db.register("blank_lines", found)
+                self.workspace.db.execute(f"INSERT INTO {self.blank} FROM blank_lines")
+                self.workspace.db.unregister("blank_lines")
+        self._unseen.clear()
+
     def drop(self) -> None:
         """Free the space."""
-        self.workspace.db.execute(f"DROP TABLE {self.files}")
-        self.workspace.db.execute(f"DROP TABLE {self.bad}")
+        for table in (self.files, self.bad, self.blank):
+            self.workspace.db.execute(f"DROP TABLE {table}")
 
     def numbered(self, raw: str) -> str:
         """SQL: the rows that were read, with their place `row` among all rows."""
@@ -116,6 +140,7 @@ def collect(workspace: Workspace, lines: Lines, view: str, cells: Iterable[Cell]
     `view` gives row, fault and what was read. `row` is a line as it stands where it could not be cut, otherwise the
     cells that were read, by column, as JSON.
     """
+    lines.see_blanks()
     table = workspace.new_table("rejected")
     seen: dict[str, str] = {}
     for cell in cells:
@@ -123,12 +148,15 @@ def collect(workspace: Workspace, lines: Lines, view: str, cells: Iterable[Cell]
     workspace.run(
         f"""
         CREATE TABLE {table} AS
-        SELECT file, r.row - before + header AS line, reason, raw AS row
+        SELECT file, compact + coalesce(n, 0) AS line, reason, raw AS row
+        FROM (SELECT file, before, r.row - before + header AS compact, r.row, reason, raw
         FROM (SELECT row, fault AS reason, to_json({{{", ".join(seen.values())}}})::VARCHAR AS raw
               FROM {view} WHERE fault IS NOT NULL
               UNION ALL SELECT row, reason, raw FROM {lines.bad}) AS r
-        ASOF JOIN {lines.files} AS f ON r.row > f.before
-        ORDER BY r.row
+        ASOF JOIN {lines.files} AS f ON r.row > f.before) AS c
+        ASOF LEFT JOIN (SELECT before, above, max(n) AS n FROM {lines.blank} GROUP BY ALL) AS b
+            ON c.before = b.before AND c.compact >= b.above
+        ORDER BY c.row
         """,
         "rejected rows",
     )
