@@ -11,6 +11,7 @@ from foretaste.compare.grid import Grid, Row
 from foretaste.compare.pairs import draws_for
 from foretaste.compare.summary import Figure, Line, Summary
 from foretaste.compare.written import markdown, printed
+from foretaste.evaluation.significance import Paired
 
 
 def line(name: str, mean: float, published: str = "", notes: tuple[str, ...] = (), **more: Any) -> Line:
@@ -33,7 +34,14 @@ def text_of(*lines: Line, reference: str = "") -> str:
 
 @pytest.mark.parametrize(
     ("published", "figure"),
-    [("62.58 / 27.35", 62.58), ("0.91 / 0.23", 0.91), ("MovieLens-1M: 1.74 / 10.85", 1.74), ("33", 33.0), ("", None)],
+    [
+        ("62.58 / 27.35", 62.58),
+        ("0.91 / 0.23", 0.91),
+        ("MovieLens-1M: 1.74 / 10.85", 1.74),
+        ("33", 33.0),
+        ("", None),
+        ("HR@10: 25.00 / 13.41; DMAN's: 22.96 / 50.09", 25.0),
+    ],
 )
 def test_the_first_figure_that_a_paper_prints(published: str, figure: float | None) -> None:
     assert printed(published) == figure
@@ -97,7 +105,7 @@ def test_a_choice_at_the_end_of_what_could_be_chosen_is_named() -> None:
         row("two", {"learning_rate": 0.01}, tried(learning_rate=0.003), tried(learning_rate=0.01)),
         row("other", {"optimizer": "adam", "learning_rate": 0.003}, tried(optimizer="adam", learning_rate=0.003),
             tried(optimizer="adam", learning_rate=0.001), tried(optimizer="adagrad", learning_rate=0.2)),
-        row("failed", {"last": 5}, tried(last=1), tried(last=5), tried(score=None, last=20)),
+        row("failed", {"last": 5}, tried(last=1), tried(last=5), tried(score=None, last=20)),  # 20 was tried as well
         row("long", {}, training=slow, passes=20),
         row("falling", {}, training=falling, passes=20),
         row("asleep", {}, training=slow, passes=2),
@@ -106,10 +114,17 @@ def test_a_choice_at_the_end_of_what_could_be_chosen_is_named() -> None:
     assert (
         "\n- Chosen at an end of what was allowed, beyond which nothing was tried. The largest learning_rate: "
         "fast; the least learning_rate: slow; the largest l2: slow; the larger of two learning_rate: two, other; "
-        "the larger of two last: failed; the last pass (epochs): long; "
-        "pass 2 or earlier: asleep; the largest last: counts.\n" in text
+        "the last pass (epochs): long; the largest last: counts.\n"
+        "- At its best after 2 passes or fewer, so it has hardly learned: asleep.\n" in text
     )
     assert "what was allowed" not in text_of(row("inside", {"learning_rate": 0.003, "l2": 0.01}, *rates))
+
+
+def test_rows_without_a_test_are_named() -> None:
+    pair = Paired(0.1, 0.05, 0.15, 0.01, 0.01, 0.01, 9, 1, 10, 10)
+    best, tested, old = line("a", 0.5), replace(line("b", 0.4), against=pair, p=0.01), line("c", 0.4)
+    assert "- Not tested, for what each case gave is not kept of them or of a: c. Holm's" in text_of(best, tested, old)
+    assert "Not tested" not in text_of(best, old)  # a comparison without tests
 
 
 def test_the_least_p_stays_below_the_level_however_many_rows_there_are() -> None:

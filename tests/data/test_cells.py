@@ -177,5 +177,5 @@ def test_columns_get_the_type_that_all_rows_have(tmp_path: Path) -> None:
     log = read(path, columns={"w": "whole", "float": "float", "text": "text", "code": "code", "gap": "gap"})
     assert log.columns == ("w", "float", "text", "code", "gap")
     assert events(log, "w, float, text, code, gap") == [
-        (5, 1.5, "x", 7.0, None), (6, 2.0, "1", 8.0, None), (None, None, None, 9.0, 3),
+        (5, 1.5, "x", "007", None), (6, 2.0, "1", "8", None), (None, None, None, "9", 3),
     ]  # fmt: skip

@@ -188,6 +188,13 @@ def test_items_of_the_log_and_of_another_table(tmp_path: Path) -> None:
     assert told.steps[-1] == Step("items", detail, 3, 1, 0, 2)
     every = log.with_items(films, item="id")
     assert every.db.execute(f"SELECT name, year FROM {every.items_table}").fetchall() == [("VII", 1)]
+    frame = pytest.importorskip("pandas").DataFrame(
+        {"id": [7, 7, 8], "name": [None, "again", "VIII"], "year": [1, 2, 3]}
+    )
+    whole = log.with_items(frame, item="id")
+    assert whole.db.execute(f"SELECT name, year FROM {whole.items_table} ORDER BY year").fetchall() == [
+        (None, 1), ("VIII", 3),
+    ]  # fmt: skip
     with pytest.raises(DataError, match="no column 'nam' \\(title=\\)"):
         log.with_items(films, item="id", title="nam")
 

@@ -97,6 +97,17 @@ def test_so_many_events_are_a_session() -> None:
     found = cut.prepare().sequences
     assert np.diff(found.sessions).tolist() == [2, 2, 1, 1]
     assert [cut.prepare().items.ids[number - 1] for number in found.items] == ["b", "d", "f", "e", "a", "c"]
+    for order, wanted in (
+        (None, "abcdef"),
+        ([2, 2, 2, 1, 1, 1], "defabc"),
+    ):  # positions that begin anew in each session
+        told = {"user": [1] * 6, "session": [7] * 3 + [8] * 3, "item": list("abcdef"), "at": [1, 2, 3] * 2}
+        columns = {"user": "user", "session": "session", "item": "item", "order": "at"}
+        if order:
+            told["of"], columns["session_order"] = order, "of"
+        pieces = EventLog.read(told, **columns).sessions(events=4).prepare()
+        assert "".join(pieces.items.ids[number - 1] for number in pieces.sequences.items) == wanted
+        assert pieces.sequences.sessions.tolist() == [0, 4, 6]
     own = log_of([(None, "s", "a", 0), (None, "t", "b", 5), (None, "s", "c", 9)], "user", "session", "item", "time")
     assert column(own.sessions(events=2), '"session"') == [1, 2, 1]
     assert column(own.sessions(events=1), '"session"') == [1, 2, 3]

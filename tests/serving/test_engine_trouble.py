@@ -274,7 +274,7 @@ def test_the_service_cuts_as_the_log_was_cut(cut: dict[str, Any], repeats: Any) 
     log = EventLog.read(
         {"user": ["u1"] * 60, "item": items, "time": times}, user="user", item="item", time="time", repeats=repeats
     )
-    log = log.sessions(**cut) if cut else log._collapsed()
+    log = log.sessions(**cut) if cut else log.collapsed()
     found = log.db.execute(f'SELECT row, "session" FROM {log.table} ORDER BY row').fetchall()
     assert (len(found) < 60) == (repeats == "collapse")
     rules = Rules.of_recommender({"data": {"rules": log.rules}})

@@ -265,11 +265,13 @@ def _rows(models: str, budget: int, settings: Mapping[str, Any]) -> list[Row]:
                 unused.pop(key, None)
         rows.append(Row(name=name, model=model, settings=mine, trials=budget))
     if unused:
-        known = {field for model in named.values() for field in model_class(model).Config.model_fields}
-        wrong = next(iter(unused))
-        raise ConfigError(
-            f"no model here has the setting '{wrong}'; {nearest(wrong, [*known, *TrainConfig.model_fields])}"
-        )
+        wrong, kinds = next(iter(unused)), [model_class(model) for model in named.values()]
+        known = {field for kind in kinds for field in kind.Config.model_fields}
+        if any(kind.learns == "gradient" for kind in kinds):
+            known |= TrainConfig.model_fields.keys()
+        elif wrong in TrainConfig.model_fields:
+            raise ConfigError(f"'{wrong}' is a setting of training, and all models here count: leave it out")
+        raise ConfigError(f"no model here has the setting '{wrong}'; {nearest(wrong, sorted(known))}")
     return rows
 
 

@@ -90,6 +90,8 @@ def reproduce(
     grid = wanted.grid(tuple(range(seeds or wanted.seeds)), fingerprint(log))
     only = [grid.row(part.strip()).name for part in rows.split(",") if part.strip()] or [row.name for row in grid.rows]
     with alone(place.folder) as lock:
+        if name not in names() and (place.folder / "grid.json").exists() and place.grid().title != grid.title:
+            raise ConfigError(f"{place.folder}: holds '{place.grid().title}', another table; give it another --out")
         place.begin(grid)
         run(place, folder, only=only, workers=workers, threads=threads, device=device, finished=cells, lock=lock)
         summary = publish(place, folder)

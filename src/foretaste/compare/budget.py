@@ -25,19 +25,24 @@ def at_the_end(summary: Summary) -> Iterator[str]:
     if said:
         parts = "; ".join(f"{what}: {', '.join(names)}" for what, names in said.items())
         yield f"Chosen at an end of what was allowed, beyond which nothing was tried. {parts[0].upper()}{parts[1:]}."
+    if early := [line.name for line in summary.lines if line.cells and _early(line.cells)]:
+        yield f"At its best after {FEW} passes or fewer, so it has hardly learned: {', '.join(early)}."
+
+
+def _early(cells: Sequence[Mapping[str, Any]]) -> bool:
+    """Where the rate is constant: a falling one is best at its end."""
+    passes = [one["passes"] for one in cells if one["passes"]]
+    few = bool(passes) and min(passes) <= FEW < cells[0]["training"]["epochs"]
+    return few and cells[0]["training"]["schedule"] == "constant"
 
 
 def _ends(cells: Sequence[Mapping[str, Any]], listed: bool) -> Iterator[str]:
     """Of one row: the passes of every seed; and what the first chose for all, where what to try was `listed` (a search
     draws from a space that is wide anyway, and the best of a few draws is often the largest)."""
     cell, passes = cells[0], [one["passes"] for one in cells if one["passes"]]
-    if passes and cell["training"]["schedule"] == "constant":  # a falling rate is best at its end
-        if max(passes) >= cell["training"]["epochs"]:
-            yield "the last pass (epochs)"
-        elif min(passes) <= FEW:
-            yield f"pass {FEW} or earlier"
-    tried = [trial for trial in cell["tried"] if listed and trial["score"] is not None]
-    alike = [trial for trial in tried if _words(trial["change"]) == _words(cell["chosen"])]
+    if passes and cell["training"]["schedule"] == "constant" and max(passes) >= cell["training"]["epochs"]:
+        yield "the last pass (epochs)"
+    alike = [trial for trial in cell["tried"] if listed and _words(trial["change"]) == _words(cell["chosen"])]
     for name, value in cell["chosen"].items():
         values = sorted({trial["change"].get(name) for trial in alike if _number(trial["change"].get(name))})
         if not _number(value) or len(values) < 2:

@@ -198,7 +198,8 @@ def _joined(old: Grid, new: Grid, path: Path, there: Collection[str]) -> Grid:
         if row.name in kept and row.name in there and _made(kept[row.name]) != _made(row):
             raise ConfigError(
                 f"{path.parent}: the row '{row.name}' was begun with other settings or another budget; "
-                f"choose another folder, another name for the row, or delete cells/{row.name}-* and runs/{row.name}-*"
+                f"choose another folder, another name for the row, or delete cells/{row.name}-seed* and "
+                f"runs/{row.name}-seed*"
             )
         kept[row.name] = row
     changes: Mapping[str, Any] = {"rows": [row.model_dump() for row in kept.values()]}

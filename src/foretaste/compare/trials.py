@@ -56,6 +56,10 @@ def check(grid: Grid) -> None:
         window = space_of(row).get("window")
         largest = {"window": max(window.values)} if isinstance(window, OneOf) else {}
         for change in row.tries or ({}, largest):
+            mine = {**row.settings, **change}
+            wrong = [name for name in ("metric", "seed") if name in mine or name in (mine.get("before") or {})]
+            if wrong:
+                raise ConfigError(f"row '{row.name}': {wrong[0]} is the table's, the same for every row: take it out")
             try:
                 Recommender(row.model, **{**row.settings, **change})
             except ConfigError as error:

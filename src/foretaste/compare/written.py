@@ -25,7 +25,14 @@ def markdown(summary: Summary) -> str:
     lines += [_asked(summary), "", f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     lines += [_row(line, names, paper) for line in summary.lines if line.cells]
     lines += [f"- {line.name}: {why}" for line in summary.lines for why in sorted(set(line.failures.values()))]
-    below = [*_seeds(summary), *_notes(summary), *at_the_end(summary), *order(summary), *machines(summary)]
+    below = [
+        *_untested(summary),
+        *_seeds(summary),
+        *_notes(summary),
+        *at_the_end(summary),
+        *order(summary),
+        *machines(summary),
+    ]
     return "\n".join([*lines, *[""] * bool(below), *(f"- {said}" for said in below)]) + "\n"
 
 
@@ -41,6 +48,8 @@ def _asked(summary: Summary) -> str:
         f"model, and for it. In round brackets the 95 % interval over {summary.units}, the figure of each being the "
         "mean over the seeds; in square ones the least and the greatest seed."
     )
+    if grid.also and len(grid.seeds) > 1:
+        text += " Of what was asked besides, the interval is the mean of the seeds' own."
     if grid.reference and summary.reference != grid.reference:
         text += f" The row {grid.reference}, with which the others are to be compared, is not there yet."
     if any(line.against is not None for line in summary.lines):
@@ -76,6 +85,17 @@ def _row(line: Line, names: Sequence[str], paper: bool) -> str:
     ]
     found = [line.name.replace("|", "\\|"), *figures, *[line.published] * paper, gap]
     return f"| {' | '.join([*found, str(len(line.cells)), passes, chosen, *cost])} |"
+
+
+def _untested(summary: Summary) -> Iterator[str]:
+    """Rows that stand without a test beside the reference."""
+    tested = [line.name for line in summary.lines if line.against is not None]
+    left = [line.name for line in summary.lines if line.cells and line.name not in (*tested, summary.reference)]
+    if tested and left:
+        yield (
+            f"Not tested, for what each case gave is not kept of them or of {summary.reference}: {', '.join(left)}. "
+            f"Holm's correction counts the {len(tested)} that were."
+        )
 
 
 def _seeds(summary: Summary) -> Iterator[str]:
@@ -141,7 +161,7 @@ def _gap(above: Line, below: Line, metric: str) -> str:
 
 def printed(published: str) -> float | None:
     """The first figure of "62.58 / 27.35", or of "MovieLens-1M: 1.74 / 10.85"."""
-    found = re.match(r"(?:.*: )?(\d+\.?\d*|\.\d+)(?: /|$)", published)
+    found = re.match(r"(?:[^:]*: )?(\d+\.?\d*|\.\d+)(?: /|$)", published)
     return None if found is None else float(found[1])
 
 

@@ -204,6 +204,12 @@ def _fetched(log: EventLog, sql: str) -> dict[str, NDArray[Any]]:
     return arrays
 
 
+def counts_inside(log: EventLog) -> bool:
+    """Whether nothing but the order of its sessions says which of a user's events of two sessions comes first."""
+    restart = "order" in log.has and "users" in log.has and _positions_restart(log)
+    return "sessions" in log.has and "times" not in log.has and ("session_order" in log.has or restart)
+
+
 def _positions_restart(log: EventLog) -> bool:
     """Whether some user has the same position in two sessions: then positions count inside the session."""
     return bool(
@@ -220,4 +226,10 @@ def _as_number(log: EventLog, name: str, kind: str) -> str | None:
             return f"CAST(e.{quoted(name)} AS BIGINT)"
     elif kind not in ("FLOAT", "DOUBLE", "UBIGINT", "HUGEINT", "UHUGEINT") and not kind.startswith("DECIMAL"):
         return None
+    if kind in ("BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT"):  # a float would take neighbours for one
+        far = (
+            f"SELECT coalesce(max({quoted(name)}) > {2**53} OR min({quoted(name)}) < -{2**53}, false) FROM {log.table}"
+        )
+        if log.db.execute(far).fetchone() == (True,):
+            return None
     return f"coalesce(CAST(e.{quoted(name)} AS DOUBLE), CAST('NaN' AS DOUBLE))"

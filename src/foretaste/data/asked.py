@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from foretaste.data.cells import as_word
 from foretaste.errors import DataError
 
@@ -89,7 +91,7 @@ def texts(argument: str, values: Any) -> tuple[str, ...] | None:
     """Values of an action as texts; one value may be given without a list."""
     if values is None:
         return None
-    several = [values] if isinstance(values, str | int) else list(values)
+    several = [values] if isinstance(values, str | int | float | np.generic) else list(values)
     if not several:
         raise DataError(f"{argument}=: the list is empty; name at least one value of the action")
     return tuple(map(as_word, several))

@@ -145,7 +145,8 @@ class Value(_Split):
     def questions(self) -> list[str]:
         if self.type != UNTYPED:
             return []
-        as_float = f"TRY_CAST({self.alias}_t AS DOUBLE) IS NOT NULL"
+        code = f"regexp_matches(trim({self.alias}_t), '^[+-]?0[0-9]')"  # 0012 is a code: as a number it were another
+        as_float = f"TRY_CAST({self.alias}_t AS DOUBLE) IS NOT NULL AND NOT {code}"
         return [f"count(*) FILTER ({self._word})", f"count(*) FILTER ({self._word} AND {as_float})"]
 
     def learn(self, answers: list[Any]) -> None:
@@ -219,7 +220,8 @@ class Dropped(Cell):
             return f"{shown} GLOB {text(condition)}"
         if isinstance(wanted, bool | np.bool_):
             return f"lower({shown}) = {text(condition)}"
-        if self.type == UNTYPED and isinstance(wanted, int | float | np.number) and abs(float(wanted)) <= 2**53:
+        loose = self.type == UNTYPED or self.type.startswith("DECIMAL")
+        if loose and isinstance(wanted, int | float | np.number) and abs(float(wanted)) <= 2**53:
             return f"coalesce(TRY_CAST({self.source} AS DOUBLE) = {float(wanted)!r}, false)"
         return f"{shown} = {text(condition)}"
 

@@ -200,6 +200,7 @@ def _stepped(read: EventLog, recipe: DataRecipe) -> EventLog:
     cut = recipe.sessions
     if cut.gap or cut.per or cut.events:
         read = read.sessions(gap=cut.gap, per=cut.per, events=cut.events)
+    read = read.collapsed()
     for column in cut.add:
         read = sessions.with_gaps(read) if column == "gap" else sessions.with_dwell(read)
     if recipe.filter is not None:

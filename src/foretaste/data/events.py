@@ -163,7 +163,7 @@ class EventLog:
             collapse=repeats == "collapse",
         )
         log = cleaning.of_duplicates(log, drop=duplicates == "drop")
-        return log._collapsed() if session is not None else log
+        return log.collapsed() if session is not None else log
 
     def __len__(self) -> int:
         return self.steps[-1].events
@@ -204,7 +204,8 @@ class EventLog:
         """
         from foretaste.data import items
 
-        opened = open_source(self.workspace, source, [item, *columns.values()], names, delimiter, encoding)
+        wanted = [item, *columns.values()]
+        opened = open_source(self.workspace, source, wanted, names, delimiter, encoding, every=not columns)
         table, detail = items.attached(self, opened, item, columns)
         log = self._with(self.table, replace(self.steps[-1], name="items", detail=detail))
         log.items_table = table
@@ -236,26 +237,26 @@ class EventLog:
                 "one of the three"
             )
         if events is not None:
-            return sessions.by_count(self, events)._collapsed()
+            return sessions.by_count(self, events).collapsed()
         if per is not None:
             _one_of("per", per, ("day",))
-            return sessions.by_day(self, utc_offset)._collapsed()
+            return sessions.by_day(self, utc_offset).collapsed()
         assert gap is not None
-        return sessions.by_gap(self, gap)._collapsed()
+        return sessions.by_gap(self, gap).collapsed()
 
     def filter(self, **conditions: Any) -> EventLog:
         """Leave out rare items, short sessions, short histories: see `foretaste.data.sessions.filtered`."""
         from foretaste.data import sessions
 
-        return sessions.filtered(self._collapsed(), **conditions)
+        return sessions.filtered(self.collapsed(), **conditions)
 
     def prepare(self, split: Any = None, validation: Any = None, **options: Any) -> Prepared:
         """Split, number the items and lay the log out flat: see `foretaste.data.prepared.prepare`."""
         from foretaste.data import prepared
 
-        return prepared.prepare(self._collapsed(), split, validation, **options)
+        return prepared.prepare(self.collapsed(), split, validation, **options)
 
-    def _collapsed(self) -> EventLog:
+    def collapsed(self) -> EventLog:
         """Without immediate repeats, if that was asked for and not yet done."""
         if not self._collapse:
             return self

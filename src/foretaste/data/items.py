@@ -31,7 +31,7 @@ def attached(log: EventLog, source: Source, item: str, columns: Mapping[str, str
     values = {ours: Value(f"raw_{k}", column, source.types[column]) for k, (ours, column) in enumerate(taken.items())}
     raw = Raw(workspace, source, [key, *values.values()])
     table = workspace.new_table("items")
-    first = "".join(f", arg_min({cell.value}, row) AS {name(ours)}" for ours, cell in values.items())
+    first = "".join(f", arg_min_null({cell.value}, row) AS {name(ours)}" for ours, cell in values.items())
     workspace.run(
         f"""
         CREATE TABLE {table} AS

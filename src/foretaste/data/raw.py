@@ -53,6 +53,8 @@ class Raw:
                 lines.add(part, self.workspace.row(f"SELECT count(*) FROM {self.table}")[0] - lines.good)
             else:
                 source.release()
+                if mended:
+                    lines.see_blanks()  # while the copies are there
                 for part in mended:
                     assert part.csv is not None
                     part.csv.path.unlink()

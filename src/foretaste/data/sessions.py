@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from foretaste.config import Config
-from foretaste.data.arrange import Tables, in_order, number_events, room_for
+from foretaste.data.arrange import Tables, counts_inside, in_order, number_events, number_sessions, room_for
 from foretaste.data.timeline import Codes, Mask, Timeline, count, distinct
 from foretaste.errors import ConfigError, DataError, NeedsError
 
@@ -66,7 +67,7 @@ def by_gap(log: EventLog, gap: str | float = "30m") -> EventLog:
                 OVER (PARTITION BY {OWNER} ORDER BY {order} ROWS UNBOUNDED PRECEDING) & ((1::HUGEINT << 40) - 1) AS head
             FROM marked)
         SELECT e.* REPLACE (n.head::BIGINT AS "session") FROM {{table}} e JOIN named n USING (row)"""
-    result = _derived(log, sql, "sessions", f"a new session after a gap of more than {limit / 1000:g} s")
+    result = _derived(log, sql, "sessions", f"a new session after a gap of more than {limit / 1000:g} s", {"sessions"})
     result.rules |= {"sessions": "gap", "gap": limit / 1000}
     return result
 
@@ -90,7 +91,7 @@ def by_day(log: EventLog, utc_offset: float = 0.0) -> EventLog:
             AND CASE WHEN e."user" IS NULL THEN e."session" END IS NOT DISTINCT FROM d.own
             AND {day("e.time")} = d.day"""
     zone = "UTC" if not utc_offset else f"UTC{utc_offset:+g} h"
-    result = _derived(log, sql, "sessions", f"one a user and calendar day, {zone}")
+    result = _derived(log, sql, "sessions", f"one a user and calendar day, {zone}", {"sessions"})
     result.rules |= {"sessions": "day", "utc_offset": utc_offset}
     return result
 
@@ -99,15 +100,20 @@ def by_count(log: EventLog, events: int) -> EventLog:
     """A user's events in their order, a new session after every so many; the last may be shorter. Needs no times."""
     if events < 1:
         raise ConfigError(f"sessions by count: events = {events!r}; give 1 or more")
-    order = in_order(log)
+    order, events_of, kept, added = in_order(log), "{table}", "", {"sessions"}
+    if counts_inside(log):  # with the old sessions their order would go: from now on the position says it
+        order, heads = f"number, {order}", number_sessions(log)
+        events_of = f"""(SELECT e.*, s.number FROM {{table}} e JOIN {heads} s
+            ON e."user" IS NOT DISTINCT FROM s."user" AND e."session" IS NOT DISTINCT FROM s."session")"""
+        kept, added = ", n.place::DOUBLE AS position", {"sessions", "order"}
     sql = f"""
         WITH numbered AS (
             SELECT row, "user" AS one, CASE WHEN "user" IS NULL THEN "session" END AS own,
-                (row_number() OVER (PARTITION BY {OWNER} ORDER BY {order}) - 1) // {events} AS piece
-            FROM {{table}}),
-        named AS (SELECT row, min(row) OVER (PARTITION BY one, own, piece) AS session FROM numbered)
-        SELECT e.* REPLACE (n.session AS "session") FROM {{table}} e JOIN named n USING (row)"""
-    result = _derived(log, sql, "sessions", f"a new session after every {events} events of a user")
+                row_number() OVER (PARTITION BY {OWNER} ORDER BY {order}) AS place
+            FROM {events_of}),
+        named AS (SELECT *, min(row) OVER (PARTITION BY one, own, (place - 1) // {events}) AS session FROM numbered)
+        SELECT e.* REPLACE (n.session AS "session"{kept}) FROM {{table}} e JOIN named n USING (row)"""
+    result = _derived(log, sql, "sessions", f"a new session after every {events} events of a user", added)
     result.rules |= {"sessions": "count", "events": events}
     return result
 
@@ -275,11 +281,13 @@ def _beside(log: EventLog, which: str) -> str:
     return f'{which}(time) OVER (PARTITION BY "user", "session" ORDER BY {order})'
 
 
-def _derived(log: EventLog, sql: str, name: str, detail: str, column: str | None = None) -> EventLog:
+def _derived(
+    log: EventLog, sql: str, name: str, detail: str, added: AbstractSet[str] = frozenset(), column: str | None = None
+) -> EventLog:
     if column in log.columns:
         raise ConfigError(f"the log already has a column '{column}'; leave it out when reading, or do not add it")
     with room_for(log):
-        result = log.derive(sql, name, detail, has=log.has | ({"sessions"} if name == "sessions" else set()))
+        result = log.derive(sql, name, detail, has=log.has | added)
     if column:
         result.columns = (*log.columns, column)
     return result

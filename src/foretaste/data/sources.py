@@ -85,8 +85,13 @@ def open_source(
     names: Sequence[str] | None = None,
     delimiter: str | None = None,
     encoding: str = "utf-8",
+    *,
+    every: bool = False,
 ) -> Source:
-    """Find out what `source` is and which columns it has; nothing but its first lines is read."""
+    """Find out what `source` is and which columns it has; nothing but its first lines is read.
+
+    Of a table in memory only the wanted columns are looked at, or `every` one.
+    """
     if isinstance(source, str | Path):
         paths = _paths(str(source))
         heads = [_first_bytes(path) for path in paths]
@@ -114,7 +119,7 @@ def open_source(
             f"cannot read a log from {type(source).__name__}: expected the path of a CSV or Parquet file, a pandas, "
             "Polars or Arrow table, or a dictionary of NumPy arrays"
         )
-    frame, written = frame_of(source, set(wanted), workspace)
+    frame, written = frame_of(source, None if every else set(wanted), workspace)
     if written is not None:
         whole = _parquet(workspace, "the table", [written])
         return replace(whole, fingerprint={"kind": "table"}, release=written.unlink)

@@ -80,7 +80,7 @@ class GlobalTime(Split):
         if self.by == "start":
             return (
                 "nothing but the ends of sessions: one that starts before the cut stays in training whole, also with "
-                "what it has after the cut"
+                "what it has after the cut (in a log without sessions nothing)"
             )
         if self.by == "end":
             return "next to nothing: no training event is later than the cut, but a test session may begin before it"
@@ -130,8 +130,8 @@ class SessionOrder(Split):
     def leaks(self) -> str:
         """See `Split.leaks`."""
         return (
-            "nothing if the order of sessions is their order in time for all users together; if it only counts the "
-            "sessions of each user, other users' future"
+            "nothing but the ends of sessions, if their order is that in which they begin for all users together; if "
+            "it only counts the sessions of each user, other users' future"
         )
 
     def divide(self, line: Timeline) -> Parts:

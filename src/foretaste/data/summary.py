@@ -108,6 +108,8 @@ def report(manifest: Mapping[str, Any]) -> str:
         )
         for kind, repeats in test["repeats"].items():
             lines.append(f"Targets that repeat an item of the {kind}'s history: {_share(repeats, test['asked'])}.")
+    elif manifest["counts"]["test"]["events"]:
+        lines.append("No event of the test part may be asked for, so it cannot be evaluated.")
     if "sessions" not in manifest["has"]:
         lines.append("Sessions: none; a user's whole history counts as one. --gap 30m or --per-day makes some.")
     elif not counts["all"]["prefixes"]:

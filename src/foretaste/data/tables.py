@@ -25,8 +25,9 @@ def is_table(source: Any) -> bool:
     return type(source).__module__.split(".")[0] in ("pandas", "polars", "pyarrow")
 
 
-def frame_of(source: Any, wanted: set[str], workspace: Workspace) -> tuple[Any, Path | None]:
-    """What DuckDB can read in place, or the Parquet file that Polars wrote for it (exact, and needs no pyarrow)."""
+def frame_of(source: Any, wanted: set[str] | None, workspace: Workspace) -> tuple[Any, Path | None]:
+    """Of the wanted columns (None: of all) what DuckDB can read in place, or the Parquet file that Polars wrote for it:
+    exact, and needs no pyarrow."""
     package = type(source).__module__.split(".")[0]
     if package == "pyarrow":
         return source, None
@@ -34,6 +35,7 @@ def frame_of(source: Any, wanted: set[str], workspace: Workspace) -> tuple[Any, 
     if not hasattr(frame, "columns"):
         raise DataError(f"cannot read a log from a {package} {type(source).__name__}; give a DataFrame")
     names = [str(column) for column in frame.columns]
+    wanted = set(names) if wanted is None else wanted
     twice = sorted({column for column in names if names.count(column) > 1 and column in wanted})
     if twice:
         raise DataError(f"the table has the column '{twice[0]}' twice; rename one of them")

@@ -125,6 +125,11 @@ def _pop(facts: LogFacts) -> str:
 def _s_pop(facts: LogFacts) -> str:
     if facts.items_back.inside == 0:
         return f"No {facts.row} has an item twice: it has nothing right to say."
+    if facts.targets < 1:
+        return (
+            f"{percent(facts.items_back.inside)} of the events, asked for or not, have an item that their {facts.row} "
+            "had before."
+        )
     share = facts.items_back.inside / max(facts.questions, 1e-9)
     return f"{percent(share)} of the questions have an item of their {facts.row} as answer: it cannot get more right."
 
@@ -157,7 +162,7 @@ def _dwell(facts: LogFacts) -> str:
     if facts.dwell is None or facts.same_time is None:
         return ""
     if facts.same_time > 0.5:
-        return f"{percent(facts.same_time)} of the steps take no time: dwell says little here."
+        return f"{percent(facts.same_time)} of the steps take less than a second: dwell says little here."
     seconds = facts.times["to the next event"].median
     return f"Half of the events last {duration(seconds)} or more: its {facts.dwell.bins} time bins can tell them apart."
 
@@ -214,7 +219,7 @@ def _findings(facts: LogFacts) -> Iterator[str]:
             yield f"{percent(alone)} of the users have one session: what is learnt of a user serves few of them again."
     if facts.same_time is not None and facts.same_time > 0.05:
         then = f"a {row} is a basket more than a sequence" if facts.same_time > 0.5 else "see that it means something"
-        yield f"{percent(facts.same_time)} of the steps take no time, and stand in the order of the rows: {then}."
+        yield f"{percent(facts.same_time)} of the steps take less than a second (or none): {then}."
     if facts.cuts:
         sizes = ", ".join(f"{n:,} with --gap {name}" for name, n in facts.cuts.items())
         yield f"The log has times and no sessions. A pause can make them: {sizes}."

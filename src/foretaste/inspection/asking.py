@@ -22,7 +22,7 @@ NEWEST = {"time": "global-time:fraction=0.1", "order of sessions": "session-orde
 PER_USER = "ratio:train=0.7"
 
 BASKET = 0.9
-"""Share of steps that take no time from which a session is a basket."""
+"""Share of steps that take less than a second from which a session is a basket."""
 SEVERAL = 0.3
 """Share of the users with two sessions or more from which their past is worth asking."""
 
@@ -53,7 +53,7 @@ class Nature:
     several: float
     """Share of the users with two sessions or more."""
     basket: bool
-    """The steps inside a session take no time."""
+    """The steps inside a session take less than a second."""
     newest: str
     """The split at one point in an order that all events share; empty where there is none."""
     questions: float

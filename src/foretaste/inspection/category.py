@@ -30,7 +30,7 @@ class Category:
             return None
         numbers: dict[str, int] = {}
         raw = prepared.items.columns[CATEGORY]
-        found = [0 if one is None else numbers.setdefault(str(one), len(numbers) + 1) for one in raw]
+        found = [0 if one is None or one != one else numbers.setdefault(str(one), len(numbers) + 1) for one in raw]
         return cls(None, np.array([0, *found], np.int64), coded=True)
 
     def labels(self, events: slice, items: NDArray[np.integer]) -> NDArray[np.int64]:

@@ -81,7 +81,7 @@ class LogFacts:
     immediate: float
     """Share of the steps inside sessions that stay on the same item."""
     same_time: float | None
-    """Share of the steps inside sessions that take no time."""
+    """Share of the steps inside sessions that take less than a second."""
     items_back: Returned
     categories_back: Returned | None
     categories: int
@@ -91,7 +91,7 @@ class LogFacts:
     drift: Drift | None
     unknown: Unknown | None
     others_future: float | None
-    """If the last event of each user is asked: share of the other events that are later than the first question."""
+    """If the last event of each user with several is asked: share of the others later than the first question."""
     cuts: dict[str, int]
     """How many sessions a log without sessions would have, by the pause that begins a new one."""
     parts: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -139,8 +139,11 @@ class Count:
         self.steps = self.same_item = self.same_time = self.later = 0
         self.last = Tally()  # of users, the last item
         self.met = 0
-        ends = np.asarray(self.log.users)[1:]
-        self.first_question = None if self.log.times is None else int(np.asarray(self.log.times[ends - 1]).min())
+        offsets = np.asarray(self.log.users)
+        ends = offsets[1:][np.diff(offsets) > 1]  # of those with an event before their last, of whom it can be asked
+        self.asked = len(ends)
+        times = self.log.times
+        self.first_question = int(np.asarray(times[ends - 1]).min()) if times is not None and len(ends) else None
         for block in blocks(self.log):
             self.add(block)
 
@@ -171,7 +174,7 @@ class Count:
         pause = times[block.sessions[1:-1]] - times[block.sessions[1:-1] - 1]
         self.pauses.add(np.maximum(pause[block.has_past[1:]], 0))
         self.later += int((times > self.first_question).sum())
-        self.later -= int((times[block.sessions[block.users[1:]] - 1] > self.first_question).sum())
+        self.later -= int((times[block.sessions[block.users[1:]] - 1] > self.first_question)[of_user > 1].sum())
 
     def facts(self) -> LogFacts:
         """What was counted."""
@@ -210,7 +213,7 @@ class Count:
             popularity=self.crowd.popularity(),
             drift=drift,
             unknown=self._unknown(drift),
-            others_future=None if log.times is None or n == rows else self.later / (n - rows),
+            others_future=None if self.first_question is None else self.later / (n - self.asked),
             cuts=self._cuts(),
             parts={name: dict(of) for name, of in counts.items() if of["events"]} if manifest["split"] else {},
             split_by="{text}, which leaks {leaks}".format(**manifest["split"]) if manifest["split"] else "",
@@ -242,7 +245,7 @@ class Count:
             if len(sizes) and (tally == "row" or self.has_sessions):
                 total = (sizes * counts).sum()
                 for mark in MARKS:
-                    found[f"{name}, {mark}"] = float((np.maximum(sizes - mark, 0) * counts).sum() / total)
+                    found[f"{name}, {mark}"] = float((np.maximum(sizes - mark - 1, 0) * counts).sum() / total)
         return found
 
     def _cuts(self) -> dict[str, int]:

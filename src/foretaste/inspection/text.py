@@ -112,7 +112,7 @@ def _times(facts: LogFacts) -> Iterator[tuple[str, str]]:
         values = {"median": spread.median, "mean": spread.mean, "p90": spread.p90, "p99": spread.p99, "max": spread.max}
         yield name, ", ".join(f"{key} {duration(value)}" for key, value in values.items())
     if facts.same_time is not None:
-        yield "steps that take no time", percent(facts.same_time)
+        yield "steps that take less than a second", percent(facts.same_time)
     if (law := facts.dwell) is not None:
         fitted = f"the {percent(law.fitted)} above 0 and up to {duration(law.longest)}"
         off = f"off by at most {percent(law.distance)}"
