@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from foretaste.compare.search import Settings, Stop, Trial, best_of, exactly, named, search
+from foretaste.compare.search import Settings, Stop, Trial, _Study, best_of, exactly, named, search
 from foretaste.errors import ConfigError, ForetasteError, TrainingError
 from foretaste.models import MODELS, model_class
 from foretaste.recommender import Recommender
@@ -194,6 +194,28 @@ def test_rounds_do_not_depend_on_who_is_quicker_nor_on_kills(tmp_path: Path) -> 
         time.sleep(0.3)  # a killed process has no threads left
     assert search(SPACE, NOW, 11, dying, tmp_path / "killed", seed=4, at_once=3) == whole
     assert calls == 13  # eleven, and the two that were cut off: what was done in their rounds was kept
+
+
+@pytest.mark.parametrize("told", range(12))
+def test_a_search_killed_while_a_round_is_told_goes_on_with_the_same_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: int
+) -> None:
+    whole = search(SPACE, NOW, 11, bowl, tmp_path / "whole", seed=4, at_once=4)
+    left, tell = told, _Study.tell
+
+    def dying(self: _Study, one: Any, found: Trial) -> None:
+        nonlocal left
+        if not left:
+            raise KeyboardInterrupt
+        left -= 1
+        tell(self, one, found)
+
+    monkeypatch.setattr(_Study, "tell", dying)
+    if told < 11:
+        with pytest.raises(KeyboardInterrupt):
+            search(SPACE, NOW, 11, bowl, tmp_path / "killed", seed=4, at_once=4)
+    monkeypatch.setattr(_Study, "tell", tell)
+    assert search(SPACE, NOW, 11, bowl, tmp_path / "killed", seed=4, at_once=4) == whole
 
 
 def test_exactly_side_by_side_is_what_one_by_one_gives() -> None:

@@ -82,7 +82,7 @@ def search(
     """
     study = _Study(space, current, journal, seed, at_once)
     while True:
-        together = study.round(min(at_once, trials - len(study.found)))
+        together = study.round(at_once, trials)
         if not together:
             return study.found
         made = _together([partial(_made, one, train) for one in together], at_once)
@@ -163,10 +163,16 @@ class _Study:
             read(one.user_attrs["trial"]) for one in trials if one.state.is_finished() and "trial" in one.user_attrs
         ]
 
-    def round(self, size: int) -> list[optuna.Trial]:
-        """The trials that are made next: those that a kill cut off, then new ones."""
-        states, found = self.optuna.trial.TrialState, self.found
+    def round(self, at_once: int, trials: int) -> list[optuna.Trial]:
+        """The trials that are made next, up to so many in all: those that a kill cut off, then new ones."""
+        states = self.optuna.trial.TrialState
+        running = self.study.get_trials(deepcopy=False, states=(states.RUNNING,))
+        if all("trial" in one.user_attrs for one in running):  # a round that was made, and told in part or not at all
+            for one in running:
+                self.tell(self.optuna.trial.Trial(self.study, one._trial_id), read(one.user_attrs["trial"]))
         together: list[optuna.Trial] = []
+        found = self.found
+        size = min(at_once, trials - len(found))
         for broken in self.study.get_trials(deepcopy=False, states=(states.RUNNING,)):
             if broken.params.keys() == self.wide.keys() and len(together) < size:
                 together.append(self.optuna.trial.Trial(self.study, broken._trial_id))

@@ -34,6 +34,7 @@ from foretaste.models import model_class
 from foretaste.recommender import Recommender
 from foretaste.spaces import OneOf, Space
 from foretaste.threads import WAITING
+from foretaste.training.checkpoint import read_facts
 from foretaste.training.group import several
 
 Say = Callable[[dict[str, Any]], None]
@@ -208,9 +209,9 @@ def _send(child: subprocess.Popen[str], what: dict[str, Any]) -> None:
 
 
 def _passes(folder: Path) -> list[dict[str, Any]]:
-    """What was written of the passes that were made in a folder."""
-    path = folder / "log.jsonl"
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    """The passes that were made in a folder: what a run goes on from, which is written before its log."""
+    path = folder / "checkpoint.safetensors"
+    return list(read_facts(path)["history"]) if path.exists() else []
 
 
 def main() -> None:

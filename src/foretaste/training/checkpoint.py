@@ -63,6 +63,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, facts
 
 
+def read_facts(path: Path) -> dict[str, Any]:
+    """The facts alone."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts: dict[str, Any] = json.loads((file.metadata() or {}).get("facts", "{}"))
+            return facts
+    except (SafetensorError, OSError, ValueError) as error:
+        raise SavedFileError(f"{path}: cannot be read ({error}): remove it to begin afresh") from error
+
+
 def run_state(model: nn.Module, optimizer: torch.optim.Optimizer, **parts: dict[str, Tensor]) -> dict[str, Tensor]:
     """Every tensor that a run needs to go on, under one flat naming; `parts` are the loop's own."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
