@@ -49,7 +49,8 @@ class Recommender:
         rest = {name: value for name, value in settings.items() if name not in own}
         unknown = [name for name in rest if name not in TrainConfig.model_fields]
         if unknown:
-            known = [*self.kind.Config.model_fields, *TrainConfig.model_fields]
+            training = TrainConfig.model_fields if self.kind.learns == "gradient" else ()
+            known = [*self.kind.Config.model_fields, *training]
             raise ConfigError(f"model '{model}' has no setting '{unknown[0]}'; {nearest(unknown[0], known)}")
         self.config = self.kind.Config.of(own)
         self.training = TrainConfig.of({**self.kind.recipe, **rest})

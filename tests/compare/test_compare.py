@@ -423,7 +423,9 @@ def test_words_that_mean_nothing_are_refused(clicks: Path, tmp_path: Path, ft: S
     out = ("--out", tmp_path / "out")
     for words, message in (
         (("compare", clicks, *out, "--models", "narn"), "did you mean 'narm'"),
-        (("compare", clicks, *out, "--models", "pop", "--set", "epocs=3"), "did you mean 'epochs'"),
+        (("compare", clicks, *out, "--models", "pop,narm", "--set", "epocs=3"), "did you mean 'epochs'"),
+        (("compare", clicks, *out, "--models", "pop", "--set", "pop.epochs=3"), "is a setting of training"),
+        (("compare", clicks, *out, "--models", "pop", "--set", "narm.epochs=3"), "no model here is called 'narm'"),
         (("compare", clicks, *out, "--protocol", "per-stp"), "did you mean 'per-step'"),
         (("compare", *out), "or --simulated"),
         (("compare", clicks, *out, "--seeds", "0"), "seeds = 0"),
@@ -431,10 +433,7 @@ def test_words_that_mean_nothing_are_refused(clicks: Path, tmp_path: Path, ft: S
         (("compare", clicks, *out, "--workers", "0", "--models", "pop"), "workers = 0"),
         (("compare", clicks, *out, "--models", "pop,narm", "--set", "seed=7"), "say it with --seeds"),
         (("compare", clicks, *out, "--models", "narm", "--set", "narm.metric=mrr@20"), "say it with --metric"),
-        (
-            ("compare", clicks, *out, "--models", "narm", "--set", "narm.hiden_size=5"),
-            "row 'narm': model 'narm' has no",
-        ),
+        (("compare", clicks, *out, "--models", "narm", "--set", "narm.hiden_size=5"), "did you mean 'hidden_size'"),
         (("compare", clicks, *out, "--models", "narm", "--set", "hidden_size=0"), "'hidden_size' = 0"),
         (("compare", clicks, *out, "--models", "sasrec", "--set", "chunk=100"), "chunk to its window of 200"),
         (("compare", clicks, *out, "--cutoffs", "0"), "'cutoffs.0' = 0"),

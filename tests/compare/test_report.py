@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import sys
+import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +40,7 @@ from foretaste.data.splits import GlobalTime
 from foretaste.evaluation.report import LENGTHS
 from foretaste.evaluation.significance import Paired
 from foretaste.inspection.log import log_facts
-from foretaste.pages.drawings import Gallery, NoMatplotlib, canvas, drawing, looks
+from foretaste.pages.drawings import Gallery, NoMatplotlib, canvas, drawing, looks, svg_of
 from foretaste.pages.html import Html, escaped, listed, tag
 
 pytest.importorskip("matplotlib")
@@ -519,6 +520,13 @@ def test_every_length_up_to_19_is_a_kind_and_can_be_read(tmp_path: Path) -> None
     assert svg.count("rotate(-90)") >= 2 * len(labels)  # upright: the label and the count of each
     for label in ("19", "20–49", "1000+", "24k"):
         assert f">{label}</text>" in svg
+
+
+def test_a_control_character_of_a_title_breaks_no_drawing() -> None:
+    with drawing():
+        figure, axes = canvas(2.0)
+        axes.set_title("tea\x01 and \x1bmilk")
+        assert "tea" in "".join(ElementTree.fromstring(svg_of(figure, "one")).itertext())
 
 
 def test_a_variant_is_named_by_what_its_own_rows_are(tmp_path: Path) -> None:

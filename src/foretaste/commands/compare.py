@@ -260,7 +260,7 @@ def _rows(models: str, budget: int, settings: Mapping[str, Any]) -> list[Row]:
         fields = {*kind.Config.model_fields, *(TrainConfig.model_fields if kind.learns == "gradient" else ())}
         for key, value in settings.items():
             row, dot, field = key.rpartition(".")
-            if (not dot and key in fields) or (dot and row == name):
+            if (not dot and key in fields) or (dot and row == name and field in fields):
                 mine[field if dot else key] = value
                 unused.pop(key, None)
         rows.append(Row(name=name, model=model, settings=mine, trials=budget))
@@ -269,9 +269,12 @@ def _rows(models: str, budget: int, settings: Mapping[str, Any]) -> list[Row]:
         known = {field for kind in kinds for field in kind.Config.model_fields}
         if any(kind.learns == "gradient" for kind in kinds):
             known |= TrainConfig.model_fields.keys()
-        elif wrong in TrainConfig.model_fields:
-            raise ConfigError(f"'{wrong}' is a setting of training, and all models here count: leave it out")
-        raise ConfigError(f"no model here has the setting '{wrong}'; {nearest(wrong, sorted(known))}")
+        row, dot, field = wrong.rpartition(".")
+        if dot and row not in named:
+            raise ConfigError(f"'{wrong}': no model here is called '{row}'; {nearest(row, list(named))}")
+        if field in TrainConfig.model_fields:
+            raise ConfigError(f"'{wrong}' is a setting of training, and what it is for counts: leave it out")
+        raise ConfigError(f"no model here has the setting '{wrong}'; {nearest(field, sorted(known))}")
     return rows
 
 

@@ -93,7 +93,7 @@ def environment() -> Found:
     facts: dict[str, Any] = {
         "foretaste": foretaste.__version__,
         "python": platform.python_version(),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),

@@ -220,7 +220,7 @@ def svg_of(figure: Figure, name: str) -> str:
     out = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = out.getvalue()
+    svg = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", " ", out.getvalue())  # of a title: no XML has them
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     used = set(re.findall(r"""(?:url\(|href=")#([^")]+)""", svg))
 
