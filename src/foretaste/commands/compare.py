@@ -254,10 +254,11 @@ def _rows(models: str, budget: int, settings: Mapping[str, Any]) -> list[Row]:
         name, _, model = word.partition("=")
         named[name] = model or name
         model_class(named[name])
-    unused, rows = dict(settings), []
+    unused, rows, takes = dict(settings), [], set[str]()
     for name, model in named.items():
         kind, mine = model_class(model), {}
         fields = {*kind.Config.model_fields, *(TrainConfig.model_fields if kind.learns == "gradient" else ())}
+        takes |= fields
         for key, value in settings.items():
             row, dot, field = key.rpartition(".")
             if (not dot and key in fields) or (dot and row == name and field in fields):
@@ -265,16 +266,12 @@ def _rows(models: str, budget: int, settings: Mapping[str, Any]) -> list[Row]:
                 unused.pop(key, None)
         rows.append(Row(name=name, model=model, settings=mine, trials=budget))
     if unused:
-        wrong, kinds = next(iter(unused)), [model_class(model) for model in named.values()]
-        known = {field for kind in kinds for field in kind.Config.model_fields}
-        if any(kind.learns == "gradient" for kind in kinds):
-            known |= TrainConfig.model_fields.keys()
-        row, dot, field = wrong.rpartition(".")
+        row, dot, field = (wrong := next(iter(unused))).rpartition(".")
         if dot and row not in named:
             raise ConfigError(f"'{wrong}': no model here is called '{row}'; {nearest(row, list(named))}")
         if field in TrainConfig.model_fields:
             raise ConfigError(f"'{wrong}' is a setting of training, and what it is for counts: leave it out")
-        raise ConfigError(f"no model here has the setting '{wrong}'; {nearest(field, sorted(known))}")
+        raise ConfigError(f"no model here has the setting '{wrong}'; {nearest(field, sorted(takes))}")
     return rows
 
 

@@ -66,8 +66,7 @@ class EmbeddedStore(Store):
     ) -> None:
         self.folder, self.durability, self.map_size = Path(folder), durability, map_size
         self._process, self._calls, self._open = os.getpid(), threading.Condition(), True
-        self._at_work = 0
-        self._failed, self._refused = "", 0
+        self._at_work, self._failed, self._refused = 0, "", 0
         self._dirty, self._stop = threading.Event(), threading.Event()
         self._lock = place.occupy(self.folder, create)
         try:
@@ -185,11 +184,10 @@ class EmbeddedStore(Store):
         super().ping()
         if self._failed:
             raise StoreError(self._failed)
-        if self._refused:
-            for tried in (bytes(max(self._refused, place.LEAST)), b""):
-                with self._transaction(True) as step:
-                    step.put(place.TRIED, tried, db=self._tables.about)
-            self._refused = 0
+        for tried in (bytes(self._refused), b"") if self._refused else ():
+            with self._transaction(True) as step:
+                step.put(place.TRIED, tried, db=self._tables.about)
+        self._refused = 0
 
     def close(self) -> None:
         """See `Store`. Calls that are under way end first."""
@@ -235,7 +233,7 @@ class EmbeddedStore(Store):
                 self._refused *= size < self._refused  # as much could be written
                 self._dirty.set()
         except StoreError:
-            self._refused = max(self._refused, size)
+            self._refused = max(self._refused, size, place.LEAST) if size else self._refused
             raise
         finally:
             with self._calls:
