@@ -398,7 +398,7 @@ def test_what_a_recommender_may_be_asked(made: Path) -> None:
         (("train", "prepared", "--out", "x", "--set", "hidden_size=0"), "greater than or equal to 1"),
         (("train", "prepared", "--out", "x", "--set", "hidden_size"), "key=value"),
         (("train", "prepared", "--out", "x", "--set", "learning_rate=nan"), "learning_rate"),
-        (("train", "prepared", "--out", "x", "--set", "learning_rate=1e30"), "lower learning_rate"),
+        (("train", "prepared", "--out", "x", "--set", "learning_rate=1e30"), "lower learning rate"),
         (("train", "prepared", "--out", "x", "--set", "metric=recal@5"), "did you mean 'recall@5'"),
         (("train", "prepared", "--out", "x", "--set", "loss=softmx"), "softmax"),
         (("train", "prepared", "--out", "x", "--model", "narn"), "did you mean 'narm'"),

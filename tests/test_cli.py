@@ -425,6 +425,8 @@ def test_recommend_after_nothing_known_says_so(ft: Shell, made: Path) -> None:
     lines = ft.well("recommend", made / "narm", "tea", "-k", 3).out.splitlines()
     assert lines[3:] == ["Nothing of the history is known: this is the answer to an empty one."]
     assert ft.well("recommend", made / "narm", "-k", 3).out.splitlines() == lines[:3]
+    told = ft.well("recommend", made / "narm", "-k", 3, "--user", "ann").out.splitlines()
+    assert told[3:] == ["No history was given, and this model knows no users: this is the answer to somebody new."]
 
 
 def test_recommend_says_when_there_is_no_more_and_when_nothing_explains(ft: Shell, made: Path) -> None:

@@ -46,8 +46,8 @@ def answered(
     lines = [f"{place:3}. {title[raw]}  ({score:.3f})" for place, (raw, score) in enumerate(found, start=1)]
     if len(found) < k:
         lines.append(f"No more than {len(found):,} of the {len(title.of):,} known items can be recommended here.")
-    if not len(history):
-        lines.append("No history was given: this is the answer to an empty one.")
+    if not len(history) and beside.get("user") is not None and not recommender.trained.model.n_users:
+        lines.append("No history was given, and this model knows no users: this is the answer to somebody new.")
     elif found.skipped and len(found.skipped) == len(history):
         lines.append("Nothing of the history is known: this is the answer to an empty one.")
     elif found.skipped:

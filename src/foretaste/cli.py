@@ -190,7 +190,7 @@ def recommend(
 app.command(
     "foretaste.commands.lists:lists",
     name="lists",
-    help="The best items for every user of a log at once, written to a file: for mails, a cache, a table.",
+    help="The best items for every user of a training at once, written to a file: for mails, a cache, a table.",
 )
 
 

@@ -1,5 +1,6 @@
 """Session neighbours by hand, against versions that look at every session in loops, and on what can go wrong."""
 
+import json
 import math
 from pathlib import Path
 
@@ -277,6 +278,11 @@ def test_saved_with_its_index_and_refused_when_it_was_edited(name: str, tmp_path
         weights = load_file(folder / "weights.safetensors")
         weights[key][len(weights[key]) // 2] = value
         save_file(weights, folder / "weights.safetensors")
+        with pytest.raises(SavedFileError, match=r"weights\.safetensors: was edited or damaged"):
+            Trained.load(folder)
+        facts = json.loads((folder / "recommender.json").read_text())
+        del facts["files"], facts["checksum"]  # as an earlier version wrote it
+        (folder / "recommender.json").write_text(json.dumps(facts))
         with pytest.raises(SavedFileError, match="points outside"):
             Trained.load(folder)
         trained.save(folder)
