@@ -25,23 +25,24 @@ def at_the_end(summary: Summary) -> Iterator[str]:
     if said:
         parts = "; ".join(f"{what}: {', '.join(names)}" for what, names in said.items())
         yield f"Chosen at an end of what was allowed, beyond which nothing was tried. {parts[0].upper()}{parts[1:]}."
-    if early := [line.name for line in summary.lines if line.cells and _early(line.cells)]:
+    if early := [
+        line.name for line in summary.lines if any(one <= FEW < allowed for one, allowed in _judged(line.cells))
+    ]:
         yield f"At its best after {FEW} passes or fewer, so it has hardly learned: {', '.join(early)}."
 
 
-def _early(cells: Sequence[Mapping[str, Any]]) -> bool:
-    """Where the rate is constant: a falling one is best at its end."""
-    passes = [one["passes"] for one in cells if one["passes"]]
-    few = bool(passes) and min(passes) <= FEW < cells[0]["training"]["epochs"]
-    return few and cells[0]["training"]["schedule"] == "constant"
+def _judged(cells: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
+    """The passes of each seed and those allowed, where the rate is constant: a falling one is best at its end."""
+    made = [(one["passes"], one["training"]) for one in cells if one["passes"]]
+    return [(passes, training["epochs"]) for passes, training in made if training["schedule"] == "constant"]
 
 
 def _ends(cells: Sequence[Mapping[str, Any]], listed: bool) -> Iterator[str]:
     """Of one row: the passes of every seed; and what the first chose for all, where what to try was `listed` (a search
     draws from a space that is wide anyway, and the best of a few draws is often the largest)."""
-    cell, passes = cells[0], [one["passes"] for one in cells if one["passes"]]
-    if passes and cell["training"]["schedule"] == "constant" and max(passes) >= cell["training"]["epochs"]:
+    if any(passes >= allowed for passes, allowed in _judged(cells)):
         yield "the last pass (epochs)"
+    cell = cells[0]
     alike = [trial for trial in cell["tried"] if listed and _words(trial["change"]) == _words(cell["chosen"])]
     for name, value in cell["chosen"].items():
         values = sorted({trial["change"].get(name) for trial in alike if _number(trial["change"].get(name))})

@@ -170,10 +170,11 @@ class _Study:
         if all("trial" in one.user_attrs for one in running):  # a round that was made, and told in part or not at all
             for one in running:
                 self.tell(self.optuna.trial.Trial(self.study, one._trial_id), read(one.user_attrs["trial"]))
+            running = []
         together: list[optuna.Trial] = []
         found = self.found
         size = min(at_once, trials - len(found))
-        for broken in self.study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+        for broken in running:
             if broken.params.keys() == self.wide.keys() and len(together) < size:
                 together.append(self.optuna.trial.Trial(self.study, broken._trial_id))
             else:  # killed while it was drawn: drawn again, and the same

@@ -62,7 +62,7 @@ def check(grid: Grid) -> None:
             if wrong:
                 raise ConfigError(f"row '{row.name}': {wrong[0]} is the table's, the same for every row: take it out")
             try:
-                Recommender(row.model, **{**row.settings, **change})
+                Recommender(row.model, **mine)
             except ConfigError as error:
                 raise ConfigError(f"row '{row.name}': {error}") from None
     if any(space_of(row) for row in grid.rows):

@@ -98,7 +98,7 @@ class Lines:
             if file.compression == "zstd" or file.encoding not in ("utf-8", "latin-1"):
                 continue
             with opened(file.path, "rb") as lines:
-                blank = np.array([place for place, line in enumerate(lines, 1) if not line.strip(b"\r\n")], np.int64)
+                blank = np.array([place for place, line in enumerate(lines, 1) if line in (b"\n", b"\r\n")], np.int64)
             if len(blank):
                 n = np.arange(1, len(blank) + 1)
                 found = {"before": np.full(len(blank), before), "line": blank, "above": blank - n + 1, "n": n}
