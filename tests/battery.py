@@ -24,7 +24,9 @@ from foretaste.models.choosing import Recommendations
 from foretaste.models.contract import Events, Query, SequenceModel, State, query_rows, seeded
 from foretaste.models.saved import Trained
 from foretaste.training.loop import TrainConfig, train
+from foretaste.training.objective import pull
 from tests.fresh import in_a_new_process, models_imported, peak_of_recommending, told_by_saved
+from tests.squares import squares
 from tests.variants import LEARNING, LEARNING_ON, VARIANTS
 
 CASES = [(name, variant) for name in MODELS for variant in VARIANTS[name]]
@@ -368,6 +370,31 @@ def test_gradients_are_finite_and_reach_every_weight(name: str, variant: dict[st
         assert weight.grad is not None, f"no gradient for {weight_name}"
         assert bool(weight.grad.isfinite().all()), weight_name
         assert bool(weight.grad.abs().sum() > 0), f"{weight_name} is never moved"
+
+
+@every_model
+def test_a_penalty_pulls_the_rows_that_a_model_names(name: str, variant: dict[str, object]) -> None:
+    """The gradient of `l2`, which is added by hand, against that of the sum of their squares."""
+    model = make(name, variant)
+    users, items = torch.tensor([3, 0, 3, 1]), torch.tensor([5, 5, 1, N_ITEMS])
+    if type(model).owned is SequenceModel.owned:
+        with pytest.raises(NotImplementedError, match="leave l2 at 0"):
+            model.owned(users, items)
+        return
+    owned = model.owned(users, items)
+    squares(owned).backward()
+    wanted = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+    model.zero_grad()
+    pull(owned, 0.5)
+    pull(owned, 1.5)
+    found = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+    assert found
+    assert found.keys() == wanted.keys()
+    for table, gradient in found.items():
+        torch.testing.assert_close(gradient, wanted[table], msg=lambda m, table=table: f"{table}: {m}")
+    model.requires_grad_(False).zero_grad()
+    pull(owned, 1.0)
+    assert all(weight.grad is None for weight in model.parameters()), "what is frozen stays"
 
 
 @every_model

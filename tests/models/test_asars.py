@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tests.battery import make, random_log
+from tests.squares import squares
 from torch import Tensor
 
 import foretaste.models
@@ -508,7 +509,7 @@ def test_squares_by_hand() -> None:
     wanted = 2 * model.user.weight[1].square().sum()
     for n in (4, 4, 2):
         wanted = wanted + model.item.weight[n].square().sum() + model.item_b[n - 1] ** 2
-    torch.testing.assert_close(model.squares(users, items), wanted)
+    torch.testing.assert_close(squares(model.owned(users, items)), wanted)
 
 
 def test_defaults_are_the_papers_and_what_does_not_fit_is_refused() -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.squares import squares
 from torch import Tensor
 
 from foretaste.data.sequences import Sequences
@@ -85,12 +86,12 @@ def test_asked_positions_and_no_positions() -> None:
 
 def test_the_penalty_by_hand() -> None:
     model = by_hand()
-    assert model.squares(torch.tensor([1]), torch.tensor([3])).item() == 1 + 4 + (4 + 1 + 1)
-    twice = model.squares(torch.tensor([2, 2, 0]), torch.tensor([1, 1]))
+    assert squares(model.owned(torch.tensor([1]), torch.tensor([3]))).item() == 1 + 4 + (4 + 1 + 1)
+    twice = squares(model.owned(torch.tensor([2, 2, 0]), torch.tensor([1, 1])))
     assert twice.item() == 2 * 25 + 2 * (1 + 0.25), "no user, no penalty; what is touched twice is pulled twice"
     no_bias = small(bias=False)
     wanted = no_bias.user.weight[1].square().sum() + no_bias.item[3].square().sum()
-    torch.testing.assert_close(no_bias.squares(torch.tensor([1]), torch.tensor([4])), wanted)
+    torch.testing.assert_close(squares(no_bias.owned(torch.tensor([1]), torch.tensor([4]))), wanted)
 
 
 def test_the_gradient_is_the_papers() -> None:
@@ -196,7 +197,7 @@ def test_a_session_has_no_users() -> None:
     assert (small().needs, model.needs) == ({"users"}, set())
     assert set(model.state_dict()) == {"item", "bias"}
     wanted = model.item[3].square().sum() + model.bias[3] ** 2
-    torch.testing.assert_close(model.squares(torch.tensor([1, 0]), torch.tensor([4])), wanted)
+    torch.testing.assert_close(squares(model.owned(torch.tensor([1, 0]), torch.tensor([4]))), wanted)
 
 
 def test_sessions_teach_which_items_go_together() -> None:

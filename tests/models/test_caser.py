@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.squares import squares
 from torch import Tensor
 
 from foretaste.data.sequences import Sequences
@@ -165,7 +166,7 @@ def test_the_recipe_asks_for_the_three_next_events() -> None:
 
 
 def test_the_penalty_by_hand() -> None:
-    found = by_hand().squares(torch.tensor([1, 0]), torch.tensor([2, 2, 1]))
+    found = squares(by_hand().owned(torch.tensor([1, 0]), torch.tensor([2, 2, 1])))
     assert found.item() == 100 + 2 * (4 + 4 + 25) + (1 + 2 + 0)
 
 

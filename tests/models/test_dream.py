@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.squares import squares
 from torch import Tensor
 
 from foretaste.errors import ConfigError
@@ -176,7 +177,7 @@ def test_the_reason_is_who_gave_the_maximum() -> None:
 
 
 def test_the_penalty_by_hand() -> None:
-    assert by_hand().squares(torch.tensor([1, 0]), torch.tensor([3, 1, 1])).item() == 9 + 1 + 1
+    assert squares(by_hand().owned(torch.tensor([1, 0]), torch.tensor([3, 1, 1]))).item() == 9 + 1 + 1
 
 
 def test_defaults_needs_and_what_is_refused() -> None:

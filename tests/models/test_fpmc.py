@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.squares import squares
 from torch import Tensor
 
 from foretaste.data.sequences import Sequences
@@ -164,10 +165,11 @@ def test_no_positions_and_rows_of_unlike_length(config: dict[str, object]) -> No
 
 
 def test_the_penalty_by_hand() -> None:
-    assert by_hand().squares(torch.tensor([1, 0]), torch.tensor([3, 1, 1])).item() == 4 + (1 + 36 + 4) + 2 * (1 + 1 + 9)
+    found = squares(by_hand().owned(torch.tensor([1, 0]), torch.tensor([3, 1, 1])))
+    assert found.item() == 4 + (1 + 36 + 4) + 2 * (1 + 1 + 9)
     chain = small(users=False)
     wanted = 2 * (chain.source.weight[5].square().sum() + chain.next[4].square().sum())
-    torch.testing.assert_close(chain.squares(torch.tensor([0]), torch.tensor([5, 5])), wanted)
+    torch.testing.assert_close(squares(chain.owned(torch.tensor([0]), torch.tensor([5, 5]))), wanted)
 
 
 def test_gradients_reach_every_item_of_a_basket_begun_in_an_earlier_call() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.squares import squares
 from torch import Tensor
 
 from foretaste.errors import ConfigError
@@ -138,7 +139,7 @@ def test_the_penalty_between_slots_by_hand() -> None:
 def test_the_penalty_on_items_by_hand() -> None:
     model = small()
     wanted = 2 * model.item.weight[5].square().sum()
-    torch.testing.assert_close(model.squares(torch.tensor([2, 0]), torch.tensor([5, 5])), wanted)
+    torch.testing.assert_close(squares(model.owned(torch.tensor([2, 0]), torch.tensor([5, 5]))), wanted)
 
 
 def test_defaults_and_what_is_refused() -> None:

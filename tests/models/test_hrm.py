@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.squares import squares
 from torch import Tensor
 
 from foretaste.data.sequences import Sequences
@@ -170,7 +171,8 @@ def test_a_weight_that_is_not_the_maximum_gets_no_gradient(inner: str, outer: st
 
 
 def test_the_penalty_by_hand() -> None:
-    assert by_hand().squares(torch.tensor([1, 0]), torch.tensor([3, 1, 1])).item() == (9 + 16) + (16 + 36) + 2 * 2
+    found = squares(by_hand().owned(torch.tensor([1, 0]), torch.tensor([3, 1, 1])))
+    assert found.item() == (9 + 16) + (16 + 36) + 2 * 2
 
 
 def test_the_reason_is_whose_numbers_the_basket_has() -> None:

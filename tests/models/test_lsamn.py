@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.squares import squares
 from torch import Tensor
 
 from foretaste.data.sequences import Sequences
@@ -350,7 +351,7 @@ def test_squares_are_those_of_the_rows_that_are_named() -> None:
         wanted = (
             wanted + w["item.weight"][item].square().sum() + w["W"][item - 1].square().sum() + w["c"][item - 1] ** 2
         )
-    found = model.squares(torch.tensor([3, 0, 3]), torch.tensor([4, 4, 9]))
+    found = squares(model.owned(torch.tensor([3, 0, 3]), torch.tensor([4, 4, 9])))
     torch.testing.assert_close(found, wanted)
 
 

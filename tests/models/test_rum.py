@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.squares import squares
 from torch import Tensor, nn
 
 from foretaste.answers import answered
@@ -364,7 +365,7 @@ def test_every_pass_starts_from_an_empty_memory(kind: str) -> None:
 def test_squares_of_what_a_step_touches() -> None:
     model = small("item")
     p, q = model.user.weight.detach(), model.item.weight.detach()
-    found = model.squares(torch.tensor([1, 1, 0]), torch.tensor([4, 6])).detach()
+    found = squares(model.owned(torch.tensor([1, 1, 0]), torch.tensor([4, 6]))).detach()
     assert float(found) == pytest.approx(float(2 * p[1].square().sum() + q[4].square().sum() + q[6].square().sum()))
 
 

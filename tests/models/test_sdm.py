@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.squares import squares
 from torch import Tensor
 
 from foretaste.errors import ConfigError
@@ -182,7 +183,7 @@ def test_the_penalty_by_hand() -> None:
     model = small()
     of_item = model.item.weight[5].square().sum() + model.v[4].square().sum()
     wanted = model.user.weight[2].square().sum() + 2 * of_item
-    torch.testing.assert_close(model.squares(torch.tensor([2, 0]), torch.tensor([5, 5])), wanted)
+    torch.testing.assert_close(squares(model.owned(torch.tensor([2, 0]), torch.tensor([5, 5]))), wanted)
 
 
 def test_defaults_and_what_is_refused() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.squares import squares
 from torch import Tensor
 
 from foretaste.errors import ConfigError
@@ -161,7 +162,7 @@ def test_the_reasons_are_the_shares_of_the_answer() -> None:
 def test_the_penalty_by_hand() -> None:
     model = small()
     wanted = model.user.weight[2].square().sum() + 2 * model.item.weight[5].square().sum()
-    torch.testing.assert_close(model.squares(torch.tensor([2, 0]), torch.tensor([5, 5])), wanted)
+    torch.testing.assert_close(squares(model.owned(torch.tensor([2, 0]), torch.tensor([5, 5]))), wanted)
 
 
 def test_defaults_are_the_papers_and_unknown_keys_are_refused() -> None:

@@ -163,8 +163,8 @@ class Table(SequenceModel):
     def item_matrix(self) -> torch.Tensor:
         return self.item.weight[1:]
 
-    def squares(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        return self.user(users).square().sum() + self.item(items).square().sum()
+    def owned(self, users: torch.Tensor, items: torch.Tensor) -> list[tuple[torch.nn.Parameter, torch.Tensor]]:
+        return [(self.user.weight, users), (self.item.weight, items)]
 
 
 def users_with_own_items() -> Sequences:

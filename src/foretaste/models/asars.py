@@ -280,10 +280,10 @@ class ASARS(SequenceModel):
         """b_k."""
         return self.item_b                                                 # [I]
 
-    def squares(self, users: Tensor, items: Tensor) -> Tensor:
-        """Of e_k, b_k and e_u."""
-        own = self.user.weight[users[users > 0]].square().sum() if "user" in self.config.variant else 0.0
-        return self.item.weight[items].square().sum() + self.item_b[items - 1].square().sum() + own
+    def owned(self, users: Tensor, items: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """e_u of each user, e_k and b_k of each item."""
+        own = [(self.user.weight, users[users > 0])] if "user" in self.config.variant else []
+        return [*own, (self.item.weight, items), (self.item_b, items - 1)]
 
     def explain(self, events: Events, state: State, items: Tensor | None = None) -> dict[str, Tensor]:
         """"attention" [B, T, V]: the weights of equation 16 over the V newest events of the session, newest last.

@@ -234,11 +234,11 @@ class SequenceModel(nn.Module, ABC):
             known[0] = known[users] = False
             weight[users] = weight[known].mean(0) if blank and known.any() else weight[0].clone()
 
-    def squares(self, users: Tensor, items: Tensor) -> Tensor:
-        """Sum of the squares of the weights that belong to these users and items alone, one term an entry; for `l2`.
+    def owned(self, users: Tensor, items: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The weights that belong to these users and items alone, which `l2` pulls to 0: tables, each with its rows.
 
-        users [N] numbers, 0 for none; items [M] numbers. Repeated entries count again: what a step touches twice is
-        pulled twice.
+        users [N] numbers, 0 for none; items [M] numbers. A row stands as often as it is named: what a step touches
+        twice is pulled twice.
         """
         raise NotImplementedError(f"{type(self).__name__} names no weights of its own users and items: leave l2 at 0")
 

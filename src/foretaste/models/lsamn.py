@@ -249,10 +249,9 @@ class LSAMN(SequenceModel):
         """c, equation 11."""
         return self.c                                                      # [I]
 
-    def squares(self, users: Tensor, items: Tensor) -> Tensor:
+    def owned(self, users: Tensor, items: Tensor) -> list[tuple[Tensor, Tensor]]:
         """v of the users; x, W1, W2 and c of the items."""
-        touched = self.user(users), self.item(items), self.W[items - 1], self.c[items - 1]
-        return torch.stack([part.square().sum() for part in touched]).sum()
+        return [(self.user.weight, users), (self.item.weight, items), (self.W, items - 1), (self.c, items - 1)]
 
     def explain(self, events: Events, state: State, items: Tensor | None = None) -> dict[str, Tensor]:
         """"attention" and "items" [B, T, V]: beta of the open session's distinct items, the oldest first, at most K.

@@ -176,10 +176,9 @@ class RUM(SequenceModel):
             return user * read                                             # [N, C, D]
         return user * torch.where(filled.any(-1)[:, None, None], read, 1)  # [N, C, D] nothing read: 1
 
-    def squares(self, users: Tensor, items: Tensor) -> Tensor:
-        """|p*|^2 and |q|^2, one term an entry; user 0 has no vector of its own."""
-        squares: Tensor = self.user(users).square().sum() + self.item(items).square().sum()
-        return squares
+    def owned(self, users: Tensor, items: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """p* of each user; 0 has none of its own; q of each item."""
+        return [(self.user.weight, users), (self.item.weight, items)]
 
 
 class ItemRUM(RUM):

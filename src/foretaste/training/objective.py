@@ -26,8 +26,8 @@ class Objective:
         self.sampler = sampler_of(model, log, config)
         self.touched = Touched(log, model.n_items) if self.sampler and config.exclude_touched else None
 
-    def __call__(self, share: Share, query: Query, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """What the targets of this process add to the mean loss of the step, and to all that is to be minimised."""
+    def backward(self, share: Share, query: Query, epoch: int, step: int) -> float:
+        """Add the gradients of this process's targets; gives what they add to the mean loss of the step."""
         c, batch = self.config, share.batch
         rows = None if batch.one_each else batch.rows
         negatives = self._negatives(share.whole, epoch, step)
@@ -39,22 +39,23 @@ class Objective:
             loss = self.teacher.loss(self.model, query, batch, rows, **c.loss_options)
         beside: Tensor | float = 0.0 if self.model.auxiliary is None else self.model.auxiliary
         self.model.auxiliary = None  # it holds the step's graph
-        whole = (loss + beside) * share.weight + self._penalty(share, negatives)
-        return loss * share.weight, whole
+        whole: Tensor = (loss + beside) * share.weight
+        whole.backward()  # type: ignore[no-untyped-call]
+        if self.config.l2:
+            self._pull(share, negatives)
+        return float(loss.detach()) * share.weight
 
-    def _penalty(self, share: Share, negatives: Negatives | None) -> Tensor | float:
+    def _pull(self, share: Share, negatives: Negatives | None) -> None:
         """`l2` on what the step touched; a pool that all targets share is counted once, by all processes together."""
-        if not self.config.l2:
-            return 0.0
         batch, items = share.batch, share.batch.targets + 1
         drawn = items[:0] if negatives is None else negatives.items
         split = share.mine is not None and drawn.dim() == 1
         if not split:
             items = torch.cat([items, drawn.reshape(-1)])
-        squares = self.model.squares(batch.users[batch.owners], items)
+        rate = 2 * self.config.l2 / len(share.whole.targets)
+        pull(self.model.owned(batch.users[batch.owners], items), rate)
         if split:
-            squares = squares + self.model.squares(batch.users[:0], drawn) / share.sharers
-        return self.config.l2 * squares / len(share.whole.targets)
+            pull(self.model.owned(batch.users[:0], drawn), rate / share.sharers)
 
     def _negatives(self, batch: Batch, epoch: int, step: int) -> Negatives | None:
         """What the targets of a step are compared with."""
@@ -63,3 +64,13 @@ class Objective:
         random, device = generator(self.config.seed, epoch, step), batch.targets.device
         exclude = None if self.touched is None else self.touched.at(batch.places, device)
         return self.sampler.sample(batch.targets, self.config.negatives, random, exclude=exclude)
+
+
+@torch.no_grad()
+def pull(owned: list[tuple[Tensor, Tensor]], rate: float) -> None:
+    """Add `rate` times each named row to its own gradient. By hand: autograd would make a table of zeros for each."""
+    for weight, rows in owned:
+        if weight.requires_grad:
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+            weight.grad.index_put_((rows,), rate * weight[rows], accumulate=True)  # in a fixed order on a GPU, too

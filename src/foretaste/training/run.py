@@ -170,9 +170,7 @@ class Run:
             return 0.0
         if batch.blank.any():
             query = query_cat(query, query_rows(self.model.query(state), batch.blank))
-        loss, minimised = self.objective(share, query, self.epoch, self.step)
-        minimised.backward()  # type: ignore[no-untyped-call]
-        return float(loss.detach())
+        return self.objective.backward(share, query, self.epoch, self.step)
 
     def _begin(self, batch: Batch) -> State:
         """The state that each row of a batch starts from: the initial one, or that of the row that it runs on from."""

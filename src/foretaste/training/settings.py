@@ -65,7 +65,7 @@ class TrainConfig(Config):
     weight_decay: float = Field(0.0, ge=0)
     """L2 penalty, decoupled in Adam."""
     l2: float = Field(0.0, ge=0)
-    """L2 penalty on the own weights of the users a step asks for and of the items it scores, a target; see `squares` in
+    """L2 penalty on the own weights of the users a step asks for and of the items it scores, a target; see `owned` in
     the contract."""
     clip: float = Field(0.0, ge=0)
     """Largest norm of the gradient; 0 leaves it alone."""

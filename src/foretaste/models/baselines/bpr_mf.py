@@ -17,7 +17,7 @@ Left open by the paper, and what was chosen:
   Here a pass goes over all events, the first of each user too, and what was taken twice counts twice. A negative is
   drawn from what the user has not touched so far; to leave out what he takes later would be to look ahead.
 - The optimiser. The paper steps by plain SGD, one triple at a time. Default: Adam, as for every model in a table; the
-  L2 penalty is the paper's, on the vectors of its user and of the items it scores (`l2`, by `squares`).
+  L2 penalty is the paper's, on the vectors of its user and of the items it scores (`l2`, by `owned`).
 - Initial weights: N(0, 0.1^2); biases 0.
 - Without users, the vectors of what was seen and of what is scored are the same: "the item's vector" of those papers is
   the one that is scored (two tables would be FMC, its basket the whole row). They train on sessions as if each were a
@@ -143,12 +143,11 @@ class BPRMF(SequenceModel):
         """b."""
         return self.bias                                                   # [I]
 
-    def squares(self, users: Tensor, items: Tensor) -> Tensor:
-        """|p_u|^2 of each user, and |q_i|^2 + b_i^2 of each item."""
-        total: Tensor = self.item[items - 1].square().sum()
-        if self.config.users:
-            total = total + self.user(users).square().sum()
-        return total if self.bias is None else total + self.bias[items - 1].square().sum()
+    def owned(self, users: Tensor, items: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """p_u of each user, q_i and b_i of each item."""
+        own = [(self.user.weight, users)] if self.config.users else []
+        bias = [] if self.bias is None else [(self.bias, items - 1)]
+        return [*own, (self.item, items - 1), *bias]
 
 
 def user_vectors(table: nn.Embedding, users: Tensor) -> Tensor:

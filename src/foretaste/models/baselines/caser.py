@@ -179,8 +179,7 @@ class Caser(SequenceModel):
         """b'."""
         return self.bias                                                   # [I]
 
-    def squares(self, users: Tensor, items: Tensor) -> Tensor:
-        """|P_u|^2 of each user; |E_i|^2 + |W'_i|^2 + b'_i^2 of each item."""
-        total: Tensor = self.item(items).square().sum() + self.out[items - 1].square().sum()
-        total = total + self.bias[items - 1].square().sum()
-        return total + self.user(users).square().sum() if self.config.users else total
+    def owned(self, users: Tensor, items: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """P_u of each user; E_i, W'_i and b'_i of each item."""
+        own = [(self.user.weight, users)] if self.config.users else []
+        return [*own, (self.item.weight, items), (self.out, items - 1), (self.bias, items - 1)]

@@ -17,7 +17,7 @@ Left open by the paper, and what was chosen:
   stand against negative numbers in the maximum, nor does it count in the mean, as in some public ports.
 - h_0 = 0, and all items tie; no biases. `cell="tanh"`, `"gru"`, `"lstm"` are what ports offer beside the paper's.
 - BPR with one uniform negative a target (for targets = "session" set `exclude_touched`, see fpmc.py); Adam for the
-  paper's plain SGD; its L2 on items by `squares`. Items from N(0, 0.1^2), the cell within 1 / sqrt(D).
+  paper's plain SGD; its L2 on items by `owned`. Items from N(0, 0.1^2), the cell within 1 / sqrt(D).
 
 sigma(a) = (1 + tanh(a / 2)) / 2, so the sigmoid network is one of tanh in g = 2 h - 1, with X / 2, R / 4 and a bias
 R 1 / 4: it runs as fast as PyTorch's own. The LSTM's cells are wanted after every basket, so it goes step by step.
@@ -170,10 +170,9 @@ class DREAM(SequenceModel):
         """q."""
         return self.item.weight[1:]                                        # [I, D]
 
-    def squares(self, users: Tensor, items: Tensor) -> Tensor:
-        """|q|^2 of each item."""
-        total: Tensor = self.item(items).square().sum()
-        return total
+    def owned(self, users: Tensor, items: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """q of each item."""
+        return [(self.item.weight, items)]
 
     def explain(self, events: Events, state: State, items: Tensor | None = None) -> dict[str, Tensor]:
         """"attention" [B, T, V]: which share of the open basket's vector each of its "items" gave: as many of the D

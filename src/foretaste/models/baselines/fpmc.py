@@ -132,13 +132,10 @@ class FPMC(SequenceModel):
         """I and T side by side."""
         return torch.cat([self.liked, self.next], -1) if self.config.users else self.next  # [I, D or 2D]
 
-    def squares(self, users: Tensor, items: Tensor) -> Tensor:
-        """|U_u|^2 of each user, and |I_i|^2 + |F_i|^2 + |T_i|^2 of each item."""
-        total: Tensor = self.source(items).square().sum() + self.next[items - 1].square().sum()
-        if not self.config.users:
-            return total
-        of_users: Tensor = self.user(users).square().sum()
-        return total + of_users + self.liked[items - 1].square().sum()
+    def owned(self, users: Tensor, items: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """U_u of each user; I_i, F_i and T_i of each item."""
+        taste = [(self.user.weight, users), (self.liked, items - 1)] if self.config.users else []
+        return [*taste, (self.source.weight, items), (self.next, items - 1)]
 
     def explain(self, events: Events, state: State, items: Tensor | None = None) -> dict[str, Tensor]:
         """"attention" [B, T, V]: 1 / |B| for each of the "items" of the basket.

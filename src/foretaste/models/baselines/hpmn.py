@@ -178,10 +178,9 @@ class HPMN(SequenceModel):
         """x."""
         return self.item.weight[1:]                                        # [I, D]
 
-    def squares(self, users: Tensor, items: Tensor) -> Tensor:
-        """|x|^2 of each item."""
-        total: Tensor = self.item(items).square().sum()
-        return total
+    def owned(self, users: Tensor, items: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """x of each item."""
+        return [(self.item.weight, items)]
 
     def explain(self, events: Events, state: State, items: Tensor | None = None) -> dict[str, Tensor]:
         """"slots" [B, T, hops, R]: the weight of each slot at each hop, the quickest slot first."""

@@ -135,10 +135,10 @@ class HRM(SequenceModel):
         """v."""
         return self.item.weight[1:]                                        # [I, D]
 
-    def squares(self, users: Tensor, items: Tensor) -> Tensor:
-        """|u|^2 of each user and |v_i|^2 of each item."""
-        total: Tensor = self.item(items).square().sum()
-        return total + self.user(users).square().sum() if self.config.users else total
+    def owned(self, users: Tensor, items: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """u of each user and v_i of each item."""
+        own = [(self.user.weight, users)] if self.config.users else []
+        return [*own, (self.item.weight, items)]
 
     def explain(self, events: Events, state: State, items: Tensor | None = None) -> dict[str, Tensor]:
         """"attention" [B, T, V]: the share of t that each of the "items" of the basket gives.

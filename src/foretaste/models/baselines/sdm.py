@@ -208,10 +208,9 @@ class SDM(SequenceModel):
         """v."""
         return self.v                                                      # [I, D]
 
-    def squares(self, users: Tensor, items: Tensor) -> Tensor:
-        """|e|^2 of each user, |x|^2 + |v|^2 of each item."""
-        touched = self.user(users), self.item(items), self.v[items - 1]
-        return torch.stack([part.square().sum() for part in touched]).sum()
+    def owned(self, users: Tensor, items: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """e of each user, x and v of each item."""
+        return [(self.user.weight, users), (self.item.weight, items), (self.v, items - 1)]
 
     def explain(self, events: Events, state: State, items: Tensor | None = None) -> dict[str, Tensor]:
         """"attention" [B, T, W]: the user's attention over the open session, the newest last. "gate" [B, T, D]: G, the

@@ -20,7 +20,7 @@ Left open or contradicted, and what was chosen:
   direction, so its short term is padding. None of that is here.
 - A user never seen asks with the mean of all users (see bpr_mf.py).
 - The paper's L-SHAN and S-SHAN are `parts="long"` and `parts="short"`.
-- Training. The paper draws one target of each session; here each event is one. L2 on u and x by `squares`; the paper's
+- Training. The paper draws one target of each session; here each event is one. L2 on u and x by `owned`; the paper's
   other penalty, on W1 and W2, is left to `weight_decay`. Adam for the paper's SGD. u, x from N(0, 0.1^2); W within
   sqrt(3 / D); b = 0. The paper compares sizes D up to 100 and takes 100.
 
@@ -170,10 +170,9 @@ class SHAN(SequenceModel):
         """x."""
         return self.item.weight[1:]                                        # [I, D]
 
-    def squares(self, users: Tensor, items: Tensor) -> Tensor:
-        """|u|^2 of each user and |x|^2 of each item."""
-        total: Tensor = self.user(users).square().sum() + self.item(items).square().sum()
-        return total
+    def owned(self, users: Tensor, items: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """u of each user and x of each item."""
+        return [(self.user.weight, users), (self.item.weight, items)]
 
     def explain(self, events: Events, state: State, items: Tensor | None = None) -> dict[str, Tensor]:
         """"attention" [B, T, V]: the share of each of the V newest events in u_hybrid, the newest last: beta_j where it
