@@ -216,7 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("log", choices=list(tables()))
     parser.add_argument("rows", nargs="*")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=Path("data"))
     arguments = parser.parse_args()
     table = tables()[arguments.log]
     prepared = datasets.apply(datasets.recipe(table.log), arguments.data)

@@ -48,7 +48,7 @@ RESULT = Path(__file__).parent / "results" / "gru4rec_speed.json"
 def main() -> None:
     """Measure each row in a process of its own and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--recbole", type=Path)

@@ -48,7 +48,7 @@ RESULT = Path(__file__).parent / "results" / "neighbours_speed.json"
 def main() -> None:
     """Measure each model and write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--sessions", type=int, default=3000, help="test sessions asked, spread over the test part")
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()

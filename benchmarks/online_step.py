@@ -58,7 +58,7 @@ RESULT = Path(__file__).parent / "results" / "online_step.json"
 def main() -> None:
     """Measure each model in a process of its own and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--model", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)

@@ -30,7 +30,7 @@ RESULT = Path("benchmarks/results/processes_speed.json")
 def main() -> None:
     """Measure each way with processes of its own and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--one", nargs=3, metavar=("MODEL", "BATCH", "THREADS"), help="what one process measures")
     arguments = parser.parse_args()
     if arguments.one:

@@ -36,7 +36,7 @@ RESULT = Path("benchmarks/results/training_speed.json")
 def main() -> None:
     """Measure each log in a process of its own and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--log", choices=["ml-100k", "diginetica"])
     parser.add_argument("--recbole", type=Path)

@@ -58,7 +58,7 @@ TRAIN_PREFIXES, TEST_PREFIXES = 719_470, 60_858
 WARM_UP = 5  # batches before the clock starts
 RANK_BATCHES = (4096, 512, 128)  # RecBole's default, and two whose scores sit nearer the cache
 DIGINETICA = ("diginetica.train.parquet", "diginetica.test.parquet")
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+FOLDER = Path("data")
 
 
 class TimedBatches:
@@ -256,8 +256,8 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if not arguments.out.parent.is_dir():
         parser.error(f"--out {arguments.out}: there is no folder {arguments.out.parent}. Make it first.")
-    if arguments.diginetica is None and all((SHARED / file).exists() for file in DIGINETICA):
-        arguments.diginetica = SHARED
+    if arguments.diginetica is None and all((FOLDER / file).exists() for file in DIGINETICA):
+        arguments.diginetica = FOLDER
     if arguments.diginetica is not None:
         for file in DIGINETICA:
             if not (arguments.diginetica / file).exists():
