@@ -85,11 +85,26 @@ def test_two_workers_one_killed_then_all_stopped(run: Path, tmp_path: Path) -> N
         assert not any("Traceback" in line or "interrupted" in line for line in service.logged)
 
 
+def metrics_of(worker: int) -> Path:
+    """The folder where a worker counts."""
+    variables = dict(pair.partition("=")[::2] for pair in Path(f"/proc/{worker}/environ").read_text().split("\0"))
+    return Path(variables["PROMETHEUS_MULTIPROC_DIR"])
+
+
+def test_workers_whose_supervisor_was_killed_end_and_leave_nothing(run: Path, tmp_path: Path) -> None:
+    with Running(run, "--workers", 2, "--store", tmp_path / "users") as service:
+        workers = service.workers()
+        (folder,) = {metrics_of(worker) for worker in workers}
+        assert any(folder.iterdir())
+        service.process.kill()
+        until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), "the end of the workers")
+        assert not folder.exists()
+
+
 def test_a_service_whose_metrics_were_cleared_away_goes_on(run: Path, tmp_path: Path) -> None:
     with Running(run, "--store", tmp_path / "users", "--log-level", "warning") as service:
         client, (worker,) = service.client(), service.workers()
-        variables = dict(pair.partition("=")[::2] for pair in Path(f"/proc/{worker}/environ").read_text().split("\0"))
-        shutil.rmtree(variables["PROMETHEUS_MULTIPROC_DIR"])
+        shutil.rmtree(metrics_of(worker))
         assert client.observe("ann", "tea", time=1.7e9, id="e1", k=3)["outcomes"] == ["applied"]
         assert metric(service.url, "foretaste_none") == 0
         os.kill(worker, signal.SIGKILL)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -82,6 +83,8 @@ def main() -> None:
         sys.exit(1)
     server = Server(app, plan, lambda: tell(ready=facts), store)
     server.run(sockets=[listening])
+    if server.orphaned and "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # nobody else is left to clear it away
+        shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
 
 
 def build(plan: Plan) -> tuple[Gate, Store, dict[str, Any]]:
@@ -143,6 +146,7 @@ class Server(uvicorn.Server):
         self.plan = plan
         self.ready = ready
         self.store = store
+        self.orphaned = False
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -178,6 +182,7 @@ class Server(uvicorn.Server):
     def _listen(self) -> None:
         if not os.read(sys.stdin.fileno(), 4096):
             asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+            self.orphaned = True
             self._stop()
 
 
