@@ -35,9 +35,8 @@ def beside_the_best_other(gallery: Gallery, summary: Summary, names: dict[str, L
     for line, aside in ((first, -wide / 2), (second, wide / 2)):
         found, look = [line.figures[name] for name in metrics], names[line.name]
         x = [place + aside for place in range(len(metrics))]
-        axes.bar(
-            x, [100 * one.mean for one in found], wide * 0.94, color=look.colour, alpha=0.75, label=short(line.name)
-        )
+        label = f" {short(line.name)}"  # a name that begins with _ would be left out of the legend
+        axes.bar(x, [100 * one.mean for one in found], wide * 0.94, color=look.colour, alpha=0.75, label=label)
         for place, one in zip(x, found, strict=True):
             axes.plot([place, place], [100 * one.low, 100 * one.high], color=INK, lw=1.2)
         tops.append([100 * one.high for one in found])
