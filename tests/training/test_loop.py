@@ -196,6 +196,13 @@ def test_a_loss_that_is_no_number_stops_with_advice() -> None:
         train(model, log_of(random_rows()), TrainConfig())
 
 
+def test_weights_that_the_last_step_broke_are_said_before_anybody_asks_them() -> None:
+    model = new_model()
+    model.v.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(TrainingError, match=r"weights became NaN .* of pass 1: try a lower learning_rate"):
+        train(model, log_of(random_rows()), TrainConfig(batch=10_000))
+
+
 KILLED = TrainConfig(epochs=2, batch=32, checkpoint_seconds=0.02, schedule="cosine", average=0.9, patience=9)
 
 

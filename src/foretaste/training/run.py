@@ -145,10 +145,7 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         value, count = self.group.sum(self.model, self._backward(self.group.share(whole))), len(whole.targets)
         if not math.isfinite(value):
-            raise TrainingError(
-                f"the loss became {value} in pass {self.epoch + 1}, step {self.step + 1}: "
-                f"try a lower learning_rate (now {self.config.learning_rate}) or clip=1.0"
-            )
+            raise self._diverged(f"the loss became {value} in pass {self.epoch + 1}, step {self.step + 1}")
         if count:
             self._set_rate()
             if self.config.clip:
@@ -157,6 +154,9 @@ class Run:
             self._average()
             self.loss_sum += value * count
             self.done += count
+
+    def _diverged(self, what: str) -> TrainingError:
+        return TrainingError(f"{what}: try a lower learning_rate (now {self.config.learning_rate}) or clip=1.0")
 
     def _backward(self, share: Share) -> float:
         """Gradients of this process's rows; gives what they add to the mean loss of the step."""
@@ -204,6 +204,8 @@ class Run:
                 self.average[name].lerp_(value, 1 - self.config.average)
 
     def _finish_pass(self) -> None:
+        if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
+            raise self._diverged(f"weights became NaN or infinite in the last steps of pass {self.epoch + 1}")
         entry: dict[str, Any] = {
             "epoch": self.epoch + 1,
             "loss": self.loss_sum / max(self.done, 1),
