@@ -90,8 +90,10 @@ def test_the_list_and_the_ledger_say_what_is_missing(tmp_path: Path, ft: Shell) 
 def test_a_row_that_lacks_a_seed_is_not_done() -> None:
     line = Line("narm", "narm", "", ({"seed": 0},), {1: "its process was ended by SIGKILL"})
     grid = Grid(title="t", rows=(Row(name="narm", model="narm"),), seeds=(0, 1))
-    assert _state(Summary(grid, (line,), "narm"), "narm", "ready").startswith("1 of 2 seeds, the others failed (its")
-    assert _state(Summary(grid, (replace(line, failures={}),), "narm"), "narm", "ready") == "done"
+    failed, whole = Summary(grid, (line,), "narm"), Summary(grid, (replace(line, failures={}),), "narm")
+    assert _state(failed, "narm", "ready", 1).startswith("1 of 2 seeds, the others failed (its")
+    assert _state(whole, "narm", "ready", 1) == "done"
+    assert _state(whole, "narm", "ready", 3) == "1 of 3 seeds"
 
 
 def test_an_unknown_tracker_is_refused_before_anything_is_made(tmp_path: Path, ft: Shell) -> None:

@@ -144,7 +144,7 @@ def states(out: Path, made: Mapping[str, Summary | None]) -> tuple[dict[str, Any
     for name, summary in made.items():
         wanted = table(name)
         waiting = _waiting(wanted, out)
-        rows = {row.name: _state(summary, row.name, waiting) for row in wanted.grid().rows}
+        rows = {row.name: _state(summary, row.name, waiting, wanted.seeds) for row in wanted.grid().rows}
         done = sum(state == "done" for state in rows.values())
         state = "done" if done == len(rows) else "begun" if set(rows.values()) != {waiting} else waiting
         facts[name] = {"paper": wanted.paper, "data": wanted.data, "state": state, "done": done, "rows": rows}
@@ -199,15 +199,18 @@ def _summary(folder: Path, wanted: Table) -> Summary | None:
         raise type(error)(f"{folder}: {error}") from None
 
 
-def _state(summary: Summary | None, name: str, waiting: str) -> str:
-    """Of a row: done, failed (and why), ready, needs data."""
+def _state(summary: Summary | None, name: str, waiting: str, seeds: int) -> str:
+    """Of a row: done, so many of its seeds, failed (and why), ready, needs data."""
     line = None if summary is None else summary.line(name)
     if line is None or not (line.cells or line.failures):
         return waiting
     why = f"failed ({next(iter(line.failures.values()))})" if line.failures else ""
-    if not line.cells or not why:
-        return "done" if line.cells else why
-    return f"{len(line.cells)} of {len(line.cells) + len(line.failures)} seeds, the others {why}"
+    if not line.cells:
+        return why
+    made, all_of = len(line.cells), max(seeds, len(line.cells) + len(line.failures))
+    if made == all_of:
+        return "done"
+    return f"{made} of {all_of} seeds" + (f", the others {why}" if why else "")
 
 
 def _waiting(wanted: Table, out: Path) -> str:

@@ -35,7 +35,7 @@ State: of each layer the last (K - 1) l columns that it read, and the newest col
 
 Reference figures. WaveNet CNN in ASARS' Table 2, MRR@20 / recall@20: MovieLens .0101 / .0543, Recsys15 .1006 / .3373,
 Tianchi .0712 / .1602. NextItNet has none on a log with a common protocol: session-rec's for YOOCHOOSE 1/64 were pasted
-from another row.
+from another row. Ours there, recall@20 / MRR@20: WaveNet .7022 / .3026, NextItNet .6783 / .2985.
 """
 
 from __future__ import annotations
