@@ -5,6 +5,7 @@ A part that does not apply is declared in the model (`not_applicable`) with its 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -411,6 +412,27 @@ def test_training_is_deterministic_under_a_seed(name: str, variant: dict[str, ob
         weights.append(model.state_dict())
     for key, value in weights[0].items():
         assert torch.equal(value, weights[1][key]), key
+
+
+@pytest.mark.parametrize("n_items", [2, N_ITEMS], ids=["two items", "sessions of one item"])
+@pytest.mark.parametrize("name", MODELS)
+def test_poor_logs_train_and_answer(name: str, n_items: int) -> None:
+    """A catalogue of two; sessions of one item again and again. By the recipe: a thousand negatives of two items."""
+    kind, log = model_class(name), random_log(n_items, n_users=12)
+    if n_items > 2:
+        first = np.repeat(log.sessions[:-1], np.diff(log.sessions))
+        log = replace(log, items=log.items[first])
+    with seeded(2):
+        model = kind(n_items, kind.Config(), N_USERS)
+    model.count(log)
+    if kind.learns == "gradient":
+        result = train(model, log, TrainConfig.of({**kind.recipe, "epochs": 1, "batch": 64}))
+        assert np.isfinite(result.history[0]["loss"])
+        model = model.double()
+    events = random_events(n_items=n_items)
+    model = model.eval()
+    query, _ = model(events, model.initial_state(users_of(events)))
+    assert scores(model, query).isfinite().all()
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -85,6 +85,34 @@ def test_ties_are_broken_by_position_then_by_the_row_and_never_by_the_item() -> 
     assert told(log_of(rows, "user", "item", "time", "order").prepare(None)) == "bzac"
 
 
+def test_rows_shuffled_inside_a_tie_move_nothing_beyond_it_and_a_position_settles_it() -> None:
+    """Days for times, as Amazon has them: what the order of the file decides, and what it does not."""
+    random = np.random.default_rng(0)
+    users, days = np.repeat(np.arange(12), 30), random.integers(0, 8, 360)
+    place = np.arange(360)
+    columns = {"user": users, "item": random.integers(0, 50, 360), "time": days * 86_400, "order": place}
+    shuffled = place.copy()
+    for tie in np.unique(users * 8 + days):
+        rows = np.flatnonzero(users * 8 + days == tie)
+        shuffled[rows] = random.permutation(rows)
+    for order in (None, "order"):
+        found = []
+        for rows in (place, shuffled):
+            read = {name: column[rows] for name, column in columns.items()}
+            log = EventLog.read(read, user="user", item="item", time="time", order=order).prepare(None)
+            s, raw = log.sequences, np.array(log.items.raw(log.sequences.items.tolist()))
+            found.append((np.repeat(s.user_numbers, np.diff(s.users)), np.asarray(s.times), raw))
+        (user, time, item), (same_user, same_time, other) = found
+        np.testing.assert_array_equal(user, same_user)
+        np.testing.assert_array_equal(time, same_time)
+        moved = item != other
+        assert moved.any() == (order is None)
+        for one in np.unique(np.stack([user, time]), axis=1).T:
+            tied = (user == one[0]) & (time == one[1])
+            assert sorted(item[tied]) == sorted(other[tied])
+            assert tied.sum() > 1 or not moved[tied].any()
+
+
 def test_sessions_without_users_are_ordered_by_time_then_given_order_then_row() -> None:
     rows = [("s", "a", 50, 3), ("t", "b", 20, 2), ("s", "c", 60, 3), ("r", "d", 20, 1), ("t", "e", 90, 2)]
     assert told(log_of(rows, "session", "item", "time").prepare(None)) == "be|d|ac"
