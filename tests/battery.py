@@ -174,20 +174,22 @@ def test_the_law(name: str, variant: dict[str, object], dtype: torch.dtype) -> N
     model = make(name, variant, dtype=dtype)
     rng = np.random.default_rng(1)
     for seed in range(4):
-        events = random_events(seed=seed)
-        width = events.shape[1]
-        whole, final = answers(model, events)
+        every, users = random_events(seed=seed), users_of(random_events(seed=seed))
+        width = every.shape[1]
         random_cuts = sorted(set(rng.integers(0, width + 1, size=3).tolist()))
-        for cuts in ([1], [width - 1], random_cuts, list(range(1, width))):
-            state, parts = None, []
-            for first, last in zip([0, *cuts], [*cuts, width], strict=True):
-                piece = events.cut(first, last)
-                state = model.initial_state(users_of(events)) if state is None else state
-                part, state = answers(model, piece, state)
-                parts.append(part)
-            assert state is not None
-            assert_same(torch.cat(parts, 1), whole, f"queries, cut at {cuts}")
-            assert_same_state(state, final)
+        # all rows; and the first, without padding: a service's calls, for which a model may have a shorter way
+        for events, user, ways in (
+            (every, users, ([1], [width - 1], random_cuts, list(range(1, width)))),
+            (every.rows(slice(0, 1)), users[:1] + seed, ([1], list(range(1, width)))),
+        ):
+            whole, final = answers(model, events, model.initial_state(user))
+            for cuts in ways:
+                state, parts = model.initial_state(user), []
+                for first, last in zip([0, *cuts], [*cuts, width], strict=True):
+                    part, state = answers(model, events.cut(first, last), state)
+                    parts.append(part)
+                assert_same(torch.cat(parts, 1), whole, f"queries, cut at {cuts}")
+                assert_same_state(state, final)
 
 
 @every_model
