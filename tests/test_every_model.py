@@ -14,6 +14,7 @@ from foretaste import EventLog, Recommender, cli, shop
 from foretaste.data.sequences import TRAIN
 from foretaste.errors import ConfigError, NeedsError
 from foretaste.models import MODELS, model_class
+from foretaste.models.contract import SequenceModel
 from tests.shell import Shell
 from tests.variants import VARIANTS
 
@@ -82,6 +83,26 @@ def test_from_a_log_to_a_recommendation_with_reasons(
     text = ft.well("recommend", out, *history, *BESIDE, "-k", "4", "--explain").out
     assert "Traceback" not in text
     assert [line[:4] for line in text.splitlines()[:4]] == ["  1.", "  2.", "  3.", "  4."]
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if model_class(name).learns == "gradient"])
+def test_another_loss_needs_nothing_else_said_and_l2_is_taken_or_refused(name: str) -> None:
+    """The recipe's negatives belong to the recipe's loss. Not every model has weights of one item alone."""
+    exact = Recommender(name, loss="softmax").training
+    assert (exact.loss, exact.negatives, exact.loss_options) == ("softmax", 0, {})
+    recipe = Recommender(name).training
+    if recipe.negatives:
+        assert Recommender(name, loss="top1").training.negatives == recipe.negatives
+    with pytest.raises(ConfigError, match="draws no items: leave negatives at 0"):
+        Recommender(name, loss="softmax", negatives=3)
+    names = {name: name for name in ("user", "session", "item", "time")}
+    log = EventLog.read(shop(n_users=30, n_items=30, seed=1).columns, **names).prepare()
+    recommender = Recommender(name, l2=0.1, epochs=1)
+    if model_class(name).owned is not SequenceModel.owned:
+        recommender.fit(log)
+        return
+    with pytest.raises(ConfigError, match=r"l2 = 0.1: .* leave l2 at 0, and set weight_decay"):
+        recommender.fit(log)
 
 
 @pytest.mark.parametrize("name", MODELS)

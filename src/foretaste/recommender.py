@@ -30,7 +30,7 @@ from foretaste.models.device import usable
 from foretaste.models.histories import History
 from foretaste.models.saved import Trained
 from foretaste.training.loop import Report, TrainResult, train
-from foretaste.training.settings import TrainConfig, check_pieces
+from foretaste.training.settings import TrainConfig, check_pieces, joined
 
 CUTOFFS = (5, 10, 20)
 """Of the metrics that are measured on the validation part after each pass."""
@@ -53,7 +53,7 @@ class Recommender:
             known = [*self.kind.Config.model_fields, *training]
             raise ConfigError(f"model '{model}' has no setting '{unknown[0]}'; {nearest(unknown[0], known)}")
         self.config = self.kind.Config.of(own)
-        self.training = TrainConfig.of({**self.kind.recipe, **rest})
+        self.training = TrainConfig.of(joined(self.kind.recipe, rest))
         check_pieces(self.kind, self.config, self.training)
         self._trained: Trained | None = None
         self.result: TrainResult | None = None

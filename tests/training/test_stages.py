@@ -215,6 +215,10 @@ def test_what_cannot_be_meant_is_said_in_a_sentence() -> None:
         ({"privileged": 0.2, "targets": "session"}, "privileged = 0.2 wants the next event"),
         ({"loss": "regression", "negatives": 3}, "loss 'regression' draws no items"),
         ({"recent": 0.0}, "'recent' = 0.0"),
+        ({"loss_options": {"precison": "float32"}}, "loss_options: .*no option 'precison'; did you mean 'precision'"),
+        ({"loss": "hinge", "negatives": 1, "loss_options": {"margin": "x"}}, "margin = 'x'; give a number, such as 1"),
+        ({"loss": "hinge", "negatives": 1, "loss_options": {"margin": True}}, "margin = True; give a number"),
+        ({"loss": "hinge", "negatives": 1, "loss_options": {"adaptive": 1}}, "adaptive = 1; give true or false"),
     ]:
         with pytest.raises(ConfigError, match=says):
             TrainConfig.of(wrong)

@@ -138,6 +138,21 @@ LOSSES: Mapping[str, Loss] = {
 """Every loss by its name."""
 
 
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that the loss does not have, and values of another kind than it takes."""
+    known = LOSSES[name].options
+    for option, value in options.items():
+        if option not in known:
+            raise ConfigError(f"loss '{name}' has no option '{option}'; {nearest(option, known)}")
+        usual = known[option]
+        kind, words = (
+            ((bool,), "true or false") if isinstance(usual, bool)
+            else ((int, float), "a number") if isinstance(usual, float) else ((str,), "a word")
+        )  # fmt: skip
+        if not isinstance(value, kind) or isinstance(value, bool) != isinstance(usual, bool):
+            raise ConfigError(f"loss '{name}': {option} = {value!r}; give {words}, such as {usual}")
+
+
 def loss_of(
     name: str,
     model: SequenceModel,
@@ -165,9 +180,7 @@ def loss_of(
     spec = LOSSES.get(name)
     if spec is None:
         raise ConfigError(f"unknown loss '{name}'; {nearest(name, LOSSES)}")
-    for option in options:
-        if option not in spec.options:
-            raise ConfigError(f"loss '{name}' has no option '{option}'; {nearest(option, spec.options)}")
+    check_options(name, options)
     if rows is not None:
         query = query_rows(query, rows)
     if spec.rows is None:

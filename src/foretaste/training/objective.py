@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from foretaste.data.sequences import Sequences
+from foretaste.errors import ConfigError
 from foretaste.models.contract import Query, SequenceModel
 from foretaste.training.batches import Batch
 from foretaste.training.group import Share
@@ -23,6 +24,11 @@ class Objective:
         self, model: SequenceModel, log: Sequences, config: TrainConfig, teacher: Teacher | None = None
     ) -> None:
         self.model, self.config, self.teacher = model, config, teacher
+        if config.l2 and type(model).owned is SequenceModel.owned:
+            raise ConfigError(
+                f"l2 = {config.l2}: {type(model).__name__} names no weights that belong to one user or item alone; "
+                "leave l2 at 0, and set weight_decay for a penalty on all weights"
+            )
         self.sampler = sampler_of(model, log, config)
         self.touched = Touched(log, model.n_items) if self.sampler and config.exclude_touched else None
 

@@ -9,6 +9,7 @@ Recurrent Neural Networks for Session-based Recommendations", DLRS 2016:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import torch
@@ -19,7 +20,7 @@ from foretaste.data.sequences import Sequences
 from foretaste.errors import ConfigError, nearest
 from foretaste.models.contract import SequenceModel
 from foretaste.training.aims import Aim, Targets
-from foretaste.training.losses import LOSSES
+from foretaste.training.losses import LOSSES, check_options
 from foretaste.training.negatives import InBatch, Popularity, Source, Uniform
 
 
@@ -105,6 +106,10 @@ class TrainConfig(Config):
     def _agrees(self) -> Self:
         if self.loss not in LOSSES:
             raise ValueError(f"no loss is called '{self.loss}'; {nearest(self.loss, LOSSES)}")
+        try:
+            check_options(self.loss, self.loss_options)
+        except ConfigError as error:
+            raise ValueError(f"loss_options: {error}") from None
         samples = LOSSES[self.loss].needs == "negatives"
         if samples and not self.negatives and self.sampler != "batch":
             raise ValueError(f"loss '{self.loss}' compares with sampled items: set negatives to 1 or more")
@@ -131,7 +136,22 @@ class TrainConfig(Config):
         if not self.before:
             return None
         whole = {"before": {}, "recent": 1.0, "frozen": (), "privileged": 0.0}
-        return TrainConfig.of({**self.model_dump(), **whole, **self.before})
+        return TrainConfig.of(joined({**self.model_dump(), **whole}, self.before))
+
+
+def joined(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe, and what a caller changes of it.
+
+    Where the caller names another loss, the options of the recipe's stay behind, and so do its negatives where the
+    other loss draws none; what the caller gives beside it is taken as it is.
+    """
+    kept = dict(recipe)
+    loss = given.get("loss", kept.get("loss"))
+    if loss in LOSSES and loss != kept.get("loss", TrainConfig().loss):
+        kept.pop("loss_options", None)
+        if LOSSES[loss].needs != "negatives":
+            kept.pop("negatives", None)
+    return {**kept, **given}
 
 
 def check_pieces(kind: type[SequenceModel], model: Config, config: TrainConfig) -> None:
