@@ -181,9 +181,9 @@ def table(results: dict[str, Any]) -> str:
         "",
         f"Default Config; one thread; {N_ITEMS:,} items online; the median of {STEPS} steps. DMAN absorbs a segment at "
         "every 20th event, which takes two to three times as long, whatever the history. Beside a state its equations' "
-        "own bytes: ours also hold the user's number, counts, and what `explain` needs (LSAMN's 64 item numbers). Training "
-        "is on 30Music where that log is at hand. A step is taking one event in and giving the query; whole answers of "
-        "the service, after 10 events and after 10,000, are in serving_states.md. Made by `python "
+        "own bytes: ours also hold the user's number, counts, and what `explain` needs (LSAMN's 64 item numbers). "
+        "Training is on 30Music where that log is at hand. A step is taking one event in and giving the query; whole "
+        "answers of the service, after 10 events and after 10,000, are in serving_states.md. Made by `python "
         "benchmarks/online_step.py`.",
         "",
         "| model | one step after 10 events, us | after 10,000 | ratio | state, bytes a user | equations "

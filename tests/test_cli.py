@@ -18,6 +18,7 @@ import pytest
 import foretaste
 from foretaste import EventLog, Prepared, Recommender, answers, cli, demo, endings, options, shop, splits, words
 from foretaste.data.sequences import TEST, VALIDATION
+from foretaste.data.sessions import Filters
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, DataError
 from foretaste.evaluation.evaluate import Evaluation
@@ -117,15 +118,18 @@ print(json.dumps([time.process_time() - start, sorted({name.split(".")[0] for na
 # Prepare
 
 
-def test_prepare_does_what_python_does(ft: Shell, made: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("over_all", [False, True], ids=["filters see the training part", "filters see all"])
+def test_prepare_does_what_python_does(ft: Shell, made: Path, tmp_path: Path, over_all: bool) -> None:
     log = EventLog.read(made / "clicks.csv", session="session", item="item", time="time", user="user")
-    log = log.sessions(gap="10m").filter(item_support=3, session_length=2)
-    ours = log.prepare(splits.GlobalTime(days=20), splits.WholeUsers(fraction=0.2, seed=4))
+    log, least = log.sessions(gap="10m"), {"item_support": 3, "session_length": 2}
+    parts = splits.GlobalTime(days=20), splits.WholeUsers(fraction=0.2, seed=4)
+    ours = log.filter(**least).prepare(*parts) if over_all else log.prepare(*parts, filters=Filters(**least))
     ran = ft.well(
         *("prepare", made / "clicks.csv", "--out", tmp_path / "out", *COLUMNS, "--user", "user", "--gap", "10m"),
         *("--item-support", 3, "--session-length", 2, "--split", "global-time:days=20"),
-        *("--validation", "whole-users:fraction=0.2,seed=4"),
+        *("--validation", "whole-users:fraction=0.2,seed=4", *(["--filter-all"] if over_all else [])),
     )
+    assert ("Counted over the test part too" in ran.out) == over_all
     theirs = Prepared.open(tmp_path / "out")
     assert ran.out.strip() == theirs.report()
     for name in ("items", "users", "sessions", "part", "times"):

@@ -142,17 +142,24 @@ class Steps:
     """Drop sessions with fewer events."""
     user_events: int = 0
     """Drop users with fewer events."""
+    filter_all: Flag = False
+    """Let these three count, and drop, in the test part too; by default they do in the training part alone."""
 
-    def read(self, columns: Columns, source: str, **options: Any) -> EventLog:
-        """The log of one source after these steps."""
+    def read(self, columns: Columns, source: str, *, filtered: bool = True, **options: Any) -> EventLog:
+        """The log of one source after these steps; where not `filtered`, what is rare is left to its training part."""
         if self.gap is not None:
             words.with_unit("--gap", self.gap)
         log = columns.read(source, duplicates=self.duplicates, repeats=self.repeats, **options)
         if self.gap is not None or self.per_day:
             log = log.sessions(gap=self.gap, per="day" if self.per_day else None)
+        least = self.least
+        return log.filter(**least) if least and filtered else log
+
+    @property
+    def least(self) -> dict[str, int]:
+        """What an item, a session, a user must have to be kept; nothing where nothing is asked."""
         names = ("item_support", "session_length", "user_events")
-        least = {name: getattr(self, name) for name in names}
-        return log.filter(**least) if any(least.values()) else log
+        return {name: getattr(self, name) for name in names if getattr(self, name)}
 
 
 NO_STEPS = Steps()

@@ -601,6 +601,7 @@ def test_the_report_tells_the_whole_story() -> None:
     assert ["all", "10", "-", "4", "4", "6"] in lines
     assert "Split: SessionOrder(count=2)." in text
     assert "It leaks nothing but the ends of sessions, if their order is that in which they begin" in text
+    assert "Counted over the test part too, which so decides about the rest: item_support, session_length." in text
     assert "Cold targets: 1 of 3 (33.3 %) of the test" in text
     assert "Targets that repeat an item of the user's history: 1 of 3 (33.3 %)." in text
     assert "Candidates: 3 items, those of train and validation." in text

@@ -58,6 +58,7 @@ def prepare(
     from foretaste.cli import show
     from foretaste.data import datasets
     from foretaste.data.folders import check_free
+    from foretaste.data.sessions import Filters
 
     check_free(out, "a prepared log", replace=replace)
     if recipe is not None:
@@ -69,6 +70,7 @@ def prepare(
         return
     if len(source) != 1:
         raise ConfigError(f"prepare: give one log, not {len(source)}; for several files a pattern, or a recipe")
-    log = steps.read(columns, source[0], rejected=rejected, strict=strict, **asdict(room))
-    prepared = log.prepare(*words.parts_of(split, validation, log.has), folder=out)
+    log = steps.read(columns, source[0], filtered=steps.filter_all, rejected=rejected, strict=strict, **asdict(room))
+    least = None if steps.filter_all or not steps.least else Filters(**steps.least)
+    prepared = log.prepare(*words.parts_of(split, validation, log.has), filters=least, folder=out)
     show(prepared.manifest, prepared.report(), json)

@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 
 from foretaste.config import Config
 from foretaste.data.arrange import Tables, counts_inside, in_order, number_events, number_sessions, room_for
+from foretaste.data.summary import OVER_ALL
 from foretaste.data.timeline import Codes, Mask, Timeline, count, distinct
 from foretaste.errors import ConfigError, DataError, NeedsError
 
@@ -236,10 +237,9 @@ def filtered(log: EventLog, filters: Filters | None = None, **conditions: Any) -
     filters.check(log.has)
     codes, tables = number_events(log)
     try:
-        steps: list[Step] = []
-        keep = np.ones(len(codes.items), bool)
+        steps, keep = list[Step](), np.ones(len(codes.items), bool)
         for name, detail, keep in filters.apply(codes):
-            steps.append(Step(name, f"{detail}, counted over the whole log", *count(codes, keep)))
+            steps.append(Step(name, f"{detail}, {OVER_ALL}", *count(codes, keep)))
             if not keep.any():
                 raise DataError(f"filter {name}: {detail}: nothing is left of {len(log)} events; ask for less")
         result = _without(log, codes, tables, keep)

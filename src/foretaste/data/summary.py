@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from foretaste.data.sequences import PARTS, TEST, TRAIN
 from foretaste.data.timeline import Ints, Mask, Timeline
 
+OVER_ALL = "counted over the whole log"
+"""What is said of a filter that also saw what becomes the test part."""
+
 
 def count_parts(line: Timeline, part: NDArray[np.uint8]) -> dict[str, dict[str, int]]:
     """Events, users, sessions, items and prefixes of each part and of all.
@@ -96,6 +99,9 @@ def report(manifest: Mapping[str, Any]) -> str:
         *_said("Split", manifest["split"]),
         *_said("Validation", manifest["validation"]),
     ]
+    over_all = [step["name"] for step in manifest["steps"] if step["detail"].endswith(OVER_ALL)]
+    if manifest["split"] and over_all:
+        lines.append(f"Counted over the test part too, which so decides about the rest: {', '.join(over_all)}.")
     if manifest["training_after_test"]:
         lines.append(f"{manifest['training_after_test']:,} training events come after a test event of the same user.")
     candidates = {"train": "those of train and validation", "all": "all of the log, also those only seen in test"}
