@@ -60,4 +60,4 @@ def nearest(word: str, known: Iterable[str]) -> str:
     plain = {one.lower(): one for one in reversed(known)}
     close = difflib.get_close_matches(word.lower(), plain, n=1, cutoff=0.5)
     hint = f"did you mean '{plain[close[0]]}'? " if close else ""
-    return f"{hint}Known: {', '.join(known)}"
+    return f"{hint}Known: {', '.join(known) or 'none'}"

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from foretaste.data.vocabulary import Vocabulary
-from foretaste.errors import ConfigError, SavedFileError
+from foretaste.errors import ConfigError, NeedsError, SavedFileError
 from foretaste.models.baselines.bpr_mf import BPRMF
-from foretaste.models.contract import seeded
+from foretaste.models.baselines.pop import Pop
+from foretaste.models.baselines.rules import Markov
+from foretaste.models.contract import SequenceModel, seeded
 from foretaste.models.narm import NARM
 from foretaste.models.saved import Trained
 from foretaste.models.topk import top_k
@@ -132,6 +134,13 @@ def test_what_may_be_asked(trained: Trained) -> None:
     assert trained.recommend_batch([]) == []
     assert len(trained.recommend(["tea"], 1000)) == len(IDS)
     assert len(trained.recommend(IDS, 10, leave_out_seen=True)) == 0
+
+
+@pytest.mark.parametrize("kind", [Pop, Markov])
+def test_models_that_know_no_likeness_say_so(kind: type[SequenceModel]) -> None:
+    trained = Trained("mine", kind(len(IDS)).eval(), Vocabulary(IDS), None, {})
+    with pytest.raises(NeedsError, match="model 'mine' has no similar items: "):
+        trained.similar_items("tea")
 
 
 def test_similar_items_leave_out_the_item_itself(trained: Trained) -> None:

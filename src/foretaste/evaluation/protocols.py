@@ -76,6 +76,9 @@ class Cases:
         return cls(cut, cut, cut + 1)
 
 
+CHOICES: dict[str, tuple[object, ...]] = {"cold": ("miss", "drop"), "unit": ("session", "user")}  # the rest are flags
+
+
 @dataclass(frozen=True, kw_only=True)
 class Protocol(ABC):
     """A way of asking. `cases(log, part)` gives the questions; it may find none."""
@@ -90,12 +93,20 @@ class Protocol(ABC):
     first: bool = False
     """Ask also what has nothing before it: the first event of a session, or of a user where users are asked about."""
 
-    still_open: ClassVar[bool] = False
-    """See `Cases.still_open`."""
+    still_open: ClassVar[bool] = False  # see `Cases.still_open`
     name: ClassVar[str]
     leaks: ClassVar[str]
     """What the asking itself gives away, in one sentence."""
     asks: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "latest":
+                if type(value) is not int or value < 0:
+                    raise ConfigError(f"protocol '{self.name}': latest = {value!r}; expected so many events, 0 for all")
+            elif value not in (allowed := CHOICES.get(field.name, (True, False))):
+                raise ConfigError(f"protocol '{self.name}': {field.name} = {value!r}; expected one of {allowed}")
 
     @property
     def describe(self) -> str:
@@ -260,20 +271,10 @@ def protocol(name: str, **options: object) -> Protocol:
     if name not in PROTOCOLS:
         raise ConfigError(f"no protocol is called '{name}'; {nearest(name, PROTOCOLS)}")
     known = [field.name for field in fields(PROTOCOLS[name])]
-    for option, value in options.items():
+    for option in options:
         if option not in known:
             raise ConfigError(f"protocol '{name}' has no option '{option}'; {nearest(option, known)}")
-        if option == "latest":
-            if type(value) is not int or value < 0:
-                raise ConfigError(f"protocol '{name}': latest = {value!r}; expected so many events, 0 for all")
-            continue
-        allowed: tuple[object, ...] = CHOICES.get(option, (True, False))
-        if value not in allowed:
-            raise ConfigError(f"protocol '{name}': {option} = {value!r}; expected one of {allowed}")
     return PROTOCOLS[name](**options)  # type: ignore[arg-type]
-
-
-CHOICES: dict[str, tuple[object, ...]] = {"cold": ("miss", "drop"), "unit": ("session", "user")}
 
 
 def _row(offsets: Offsets, events: Ints) -> Ints:
