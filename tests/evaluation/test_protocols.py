@@ -112,7 +112,7 @@ def test_bad_names_and_options() -> None:
     with pytest.raises(ConfigError, match=r"cold = 'keep'; expected one of \('miss', 'drop'\)"):
         protocol("frozen", cold="keep")
     for wrong in ({"unit": "usr"}, {"cold": "x"}, {"latest": -3}, {"mask_seen": "yes"}):
-        with pytest.raises(ConfigError, match="protocol 'last-item': .* expected"):
+        with pytest.raises(ConfigError, match=r"protocol 'last-item': .* expected"):
             LastItem(**wrong)
     with pytest.raises(ConfigError, match="gives the answer away"):
         Cases(np.array([3]), np.array([2]), np.array([4]))

@@ -127,7 +127,7 @@ class Trained:
         except NotImplementedError as error:
             raise NeedsError(f"model '{self.name}' has no similar items: {error}") from None
         if matrix.shape[1] < 2:
-            raise NeedsError(f"model '{self.name}' has no similar items: it knows one number of an item, and no likeness")
+            raise NeedsError(f"model '{self.name}' has no similar items: it knows one number of each item")
         length = torch.linalg.vector_norm(matrix, dim=1)                   # [I]
         own = matrix[number - 1] / length[number - 1].clamp_min(1e-12)     # [D]
         scores = (matrix @ own / length.clamp_min(1e-12))[None]            # [1, I]
