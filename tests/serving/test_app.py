@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -315,6 +316,27 @@ def test_addresses_and_methods_that_are_not_there(client: TestClient) -> None:
     assert_problem(client.get("/items?k=0"), 422, "k: ")
 
 
+def test_the_page_is_whole_and_may_run_nothing_but_its_own_script(client: TestClient) -> None:
+    page = client.get("/page")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    rules = dict(rule.strip().split(" ", 1) for rule in page.headers["content-security-policy"].split(";"))
+    assert (rules["default-src"], rules["script-src"], rules["connect-src"]) == ("'none'", "'self'", "'self'")
+    parts = {name: client.get(f"/page/{name}") for name in re.findall(r'"page/([a-z.]+)"', page.text)}
+    assert {name: part.headers["content-type"] for name, part in parts.items()} == {
+        "page.css": "text/css; charset=utf-8",
+        "page.js": "text/javascript; charset=utf-8",
+    }
+    script = parts["page.js"].text
+    named = set(re.findall(r'(?:at|put|\[)\("([a-z-]+)"', script))
+    assert named <= set(re.findall(r'id="([a-z-]+)"', page.text))
+    assert len(named) > 15
+    assert "innerHTML" not in script, "ids and titles are the users': text, never markup"
+    assert not re.search(r"\son[a-z]+=|style=|<script(?! type=\"module\" src)", page.text)
+    paths = client.get("/openapi.json").json()["paths"]
+    for asked in re.findall(r"call\([`\"]([a-z]+)", script):
+        assert any(path.startswith(f"/{asked}") for path in paths), asked
+
+
 def test_roles() -> None:
     secrets = {role: f"a key with the role {role}" for role in ("read", "write", "admin")}
     app, _ = small_app(keys=Keys({hashed(secret): role for role, secret in secrets.items()}))
@@ -338,7 +360,7 @@ def test_roles() -> None:
             assert [status(role, method, path, body) for role in (None, *secrets)] == [401, 200, 200, 200]
         assert [status(role, "GET", "/metrics") for role in (None, *secrets)] == [401, 403, 403, 200]
         assert [status(role, "DELETE", "/users/ann") for role in (None, *secrets)] == [401, 403, 403, 204]
-        for path in ("/health", "/ready", "/openapi.json"):
+        for path in ("/health", "/ready", "/openapi.json", "/page", "/page/page.css", "/page/page.js"):
             assert status(None, "GET", path) == 200
         # a router takes the end of a line for the end of an address: no way around a role
         assert status("read", "POST", "/events%0A", event(user="eve")) == 403

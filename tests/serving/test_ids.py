@@ -86,7 +86,7 @@ def test_search_is_what_a_plain_look_finds() -> None:
 
 
 def test_the_role_that_a_request_needs() -> None:
-    assert [needed("GET", path) for path in ("/health", "/ready", "/openapi.json")] == [None, None, None]
+    assert [needed("GET", path) for path in ("/health", "/ready", "/openapi.json", "/page")] == [None] * 4
     assert needed("POST", "/events") == "write"
     assert needed("DELETE", "/users/ann") == needed("GET", "/metrics") == "admin"
     assert {needed("GET", path) for path in ("/", "/items", "/users/ann", "/items/tea/similar")} == {"read"}

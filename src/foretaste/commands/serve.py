@@ -124,14 +124,14 @@ def _serve(
 
 
 def greeting(url: str, facts: Mapping[str, Any], keyed: bool) -> str:
-    """The address, and three calls to try; `facts` are the worker's."""
+    """The address, the page, and three calls to try; `facts` are the worker's."""
     item = facts["item"]
     key = ' -H "Authorization: Bearer $KEY"' if keyed else ""
     event = {"user": "ann", "item": item, "id": "first", "recommend": {"k": 3}}
     history = {"history": [{"item": item, "time": int(time.time())} if facts["timed"] else item], "k": 3}
     return "\n".join(
         [
-            f"foretaste serves at {url}; Ctrl-C stops it. Try:",
+            f"foretaste serves at {url}; Ctrl-C stops it. Look at {url}/page, or try:",
             f"  curl -s{key} --json {shlex.quote(json.dumps(event, ensure_ascii=False))} {url}/events",
             f"  curl -s{key} --json {shlex.quote(json.dumps(history, ensure_ascii=False))} {url}/recommendations",
             f"  curl -s{key} {url}/users/ann",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
@@ -50,6 +51,13 @@ PROBLEMS = {
     422: "The request is not as described.",
     503: "More to do than may wait, or the store is out of reach: send it again after Retry-After seconds.",
     504: "It took too long.",
+}
+PAGE_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
 }
 READING = (401, 403, 422, 503, 504)
 SENDING = (400, *READING, 413, 415)
@@ -97,6 +105,7 @@ def make_app(engine: Engine, batcher: Batcher, config: ServiceConfig, keys: Keys
     _add_sending(api, quick, config)
     _add_reading(api, service)
     _add_state(api, service)
+    _add_page(api)
     _describe(api)
     for kind in (ForetasteError, Refused, RequestValidationError, HTTPException, Exception):
         api.add_exception_handler(kind, _problem(config))
@@ -164,6 +173,23 @@ def _add_reading(api: FastAPI, service: Service) -> None:
     @get("/", dict, "What is served.")
     async def about() -> Response:
         return _json(service.about())
+
+
+def _add_page(api: FastAPI) -> None:
+    """What a person looks at. It holds nothing itself, so anybody may have it; what it asks for then needs a key."""
+    folder = files("foretaste.serving") / "page"
+
+    def page(path: str, name: str, media: str) -> None:
+        text = (folder / name).read_bytes()
+
+        async def endpoint() -> Response:
+            return Response(text, media_type=media, headers=PAGE_HEADERS)
+
+        api.get(path, include_in_schema=False)(endpoint)
+
+    page("/page", "index.html", "text/html")
+    page("/page/page.css", "page.css", "text/css")
+    page("/page/page.js", "page.js", "text/javascript")
 
 
 def _add_state(api: FastAPI, service: Service) -> None:

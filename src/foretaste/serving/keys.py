@@ -28,7 +28,7 @@ ROLES = ("read", "write", "admin")
 """From the least to the most."""
 SHORTEST = 16
 """Characters of a key: one that can be guessed is none."""
-OPEN = frozenset({"/health", "/ready", "/openapi.json"})
+OPEN = frozenset({"/health", "/ready", "/openapi.json", "/page", "/page/page.css", "/page/page.js"})
 READ = frozenset({"/", "/recommendations", "/explanations", "/items"})
 
 
