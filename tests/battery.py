@@ -160,15 +160,8 @@ def test_every_model_is_in_the_battery() -> None:
         assert kind.masters or "learning" in kind.not_applicable
 
 
-@pytest.mark.parametrize(
-    ("name", "variant", "dtype"),
-    [  # what a form gets wrong shows in double, whose bound is the tighter; how variants round waits for `make slow`
-        pytest.param(*case, dtype, id=f"{label}-{kind}", marks=[pytest.mark.slow] if kind == "single" and late else [])
-        for kind, dtype in (("double", torch.float64), ("single", torch.float32))
-        for case, label in zip(CASES, IDS, strict=True)
-        for late in [case[1] is not VARIANTS[case[0]][0]]
-    ],
-)
+@every_model
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
 def test_the_law(name: str, variant: dict[str, object], dtype: torch.dtype) -> None:
     """model(a ++ b, s) equals model(a, s) followed by model(b, s'), for every way of cutting."""
     model = make(name, variant, dtype=dtype)

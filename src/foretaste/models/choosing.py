@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from foretaste.data.vocabulary import Vocabulary
-from foretaste.errors import TrainingError
+from foretaste.errors import ConfigError, TrainingError
+from foretaste.models.histories import numbers_of
 from foretaste.models.topk import top_k
 
 
@@ -30,6 +31,19 @@ class Recommendations:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def pool_of(
+    items: Vocabulary, candidates: Sequence[Hashable] | None, device: torch.device | str = "cpu"
+) -> Tensor | None:
+    """[C]: the numbers of the only items to choose from, ascending; None where all may be chosen."""
+    if candidates is None:
+        return None
+    numbers = numbers_of(items, candidates)
+    if 0 in numbers:
+        wrong = list(candidates)[numbers.index(0)]
+        raise ConfigError(f"candidate {wrong!r} is not an item that this recommender knows")
+    return torch.tensor(sorted(set(numbers)), dtype=torch.int64, device=device)  # [C]
 
 
 def hide(scores: Tensor, pool: Tensor | None, never: Tensor, seen: Tensor | None) -> None:

@@ -26,7 +26,7 @@ from foretaste.data.folders import write_manifest, written_whole
 from foretaste.data.rules import Rules
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, NeedsError, SavedFileError
-from foretaste.models.choosing import Recommendations, best, hide
+from foretaste.models.choosing import Recommendations, best, hide, pool_of
 from foretaste.models.contract import Events, SequenceModel, State
 from foretaste.models.device import usable
 from foretaste.models.histories import History, check_askable, events_of, listed, numbers_of, padded
@@ -78,7 +78,7 @@ class Trained:
         if not histories:
             return []
         events, skipped = self._events(histories, times, sessions)
-        pool = self._pool(candidates)                                      # [C] or None
+        pool = pool_of(self.items, candidates, self.device)                # [C] or None
         never = self._numbers(exclude)                                     # [X]
         columns = self.model.n_items if pool is None else len(pool)
         seen = padded([numbers_of(self.items, history) for history in histories] if leave_out_seen else [])  # [B, T]
@@ -267,15 +267,6 @@ class Trained:
         if not number:
             raise ConfigError(f"item {item!r} is not known to this recommender")
         return number
-
-    def _pool(self, candidates: Sequence[Hashable] | None) -> Tensor | None:
-        if candidates is None:
-            return None
-        numbers = numbers_of(self.items, candidates)
-        if 0 in numbers:
-            wrong = list(candidates)[numbers.index(0)]
-            raise ConfigError(f"candidate {wrong!r} is not an item that this recommender knows")
-        return torch.tensor(sorted(set(numbers)), dtype=torch.int64, device=self.device)  # [C]
 
 
 def _one(value: Any) -> list[Any] | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from foretaste.errors import ConfigError, ForetasteError
-from foretaste.models.choosing import Recommendations, best, hide
+from foretaste.models.choosing import Recommendations, best, hide, pool_of
 from foretaste.models.contract import Query, State, query_rows
 from foretaste.models.histories import numbers_of
 from foretaste.models.saved import Trained
@@ -47,11 +47,7 @@ class Chooser:
             raise ConfigError(f"now = {ask.now!r}; expected seconds since 1970")
         if ask.exclude:
             numbers_of(self.trained.items, ask.exclude)
-        if ask.candidates is not None:
-            numbers = numbers_of(self.trained.items, ask.candidates)
-            if 0 in numbers:
-                wrong = ask.candidates[numbers.index(0)]
-                raise ConfigError(f"candidate {wrong!r} is not an item that this recommender knows")
+        pool_of(self.trained.items, ask.candidates)
 
     def best(self, state: State, asked: Sequence[Asked]) -> dict[int, Recommendations | ForetasteError]:
         """Row -> its list, or what is wrong with its scores."""
@@ -85,9 +81,7 @@ class Chooser:
         return [self._block(query_rows(query, slice(i, i + 1)), [one])[0] for i, one in enumerate(asked)]
 
     def _lists(self, query: Query, asked: Sequence[Asked]) -> list[Recommendations]:
-        items, pool = self.trained.items, None
-        if asked[0].ask.candidates is not None:
-            pool = torch.tensor(sorted(set(numbers_of(items, asked[0].ask.candidates))), dtype=torch.int64)  # [C]
+        items, pool = self.trained.items, pool_of(self.trained.items, asked[0].ask.candidates)  # [C] or None
         scores = self.exact.score(query, pool)  # [b, C] or [b, I]
         hidden = self._hidden(asked)  # [b, X] or None
         if hidden is not None:
