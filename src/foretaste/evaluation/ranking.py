@@ -15,9 +15,9 @@ What was chosen, and why:
   matrix, and two items with equal vectors get unequal scores.
 - Comparisons are written into a float buffer, then summed: with torch on a CPU about ten times faster than into a bool
   buffer. A strip of columns is read while it lies in the cache.
-- For an inner product in float32 on a CPU, oneDNN's product is used where it is the faster one (products.py). It is plain
-  float32 like the other, and up to twice as fast. Screening in bfloat16 would be faster still, and is not worth its
-  bounds.
+- For an inner product in float32 on a CPU, oneDNN's product is used where it is the faster one (products.py). It is
+  plain float32 like the other, and up to twice as fast. Screening in bfloat16 would be faster still, and is not worth
+  its bounds.
 """
 
 from __future__ import annotations
