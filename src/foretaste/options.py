@@ -142,8 +142,6 @@ class Steps:
     """Drop sessions with fewer events."""
     user_events: int = 0
     """Drop users with fewer events."""
-    filter_all: Flag = False
-    """Let these three count, and drop, in the test part too; by default they do in the training part alone."""
 
     def read(self, columns: Columns, source: str, *, filtered: bool = True, **options: Any) -> EventLog:
         """The log of one source after these steps; where not `filtered`, what is rare is left to its training part."""

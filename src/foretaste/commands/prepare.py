@@ -18,6 +18,7 @@ def prepare(
     steps: Steps = options.NO_STEPS,
     split: str | None = None,
     validation: str | None = None,
+    filter_all: Flag = False,
     rejected: Path | None = None,
     strict: Flag = False,
     replace: Flag = False,
@@ -47,6 +48,9 @@ def prepare(
         last-two, last-session, ratio:train=0.7, given, none. Default: the newest tenth.
     validation
         Validation part of the training part, in the same words. Default: the newest tenth.
+    filter_all
+        Let --item-support, --session-length and --user-events count, and drop, in the test part too, as the papers do;
+        by default they do in the training part alone.
     rejected
         File for the rows that cannot be used, each with its line and the reason.
     strict
@@ -62,7 +66,7 @@ def prepare(
 
     check_free(out, "a prepared log", replace=replace)
     if recipe is not None:
-        if columns != options.NO_COLUMNS or steps != options.NO_STEPS or split or validation:
+        if columns != options.NO_COLUMNS or steps != options.NO_STEPS or split or validation or filter_all:
             raise ConfigError("prepare: columns, sessions, filters and split stand in the recipe; change them there")
         chosen = datasets.recipe(recipe)
         prepared = datasets.apply(chosen, *source, folder=out, rejected=rejected, strict=strict, **asdict(room))
@@ -70,7 +74,7 @@ def prepare(
         return
     if len(source) != 1:
         raise ConfigError(f"prepare: give one log, not {len(source)}; for several files a pattern, or a recipe")
-    log = steps.read(columns, source[0], filtered=steps.filter_all, rejected=rejected, strict=strict, **asdict(room))
-    least = None if steps.filter_all or not steps.least else Filters(**steps.least)
+    log = steps.read(columns, source[0], filtered=filter_all, rejected=rejected, strict=strict, **asdict(room))
+    least = None if filter_all or not steps.least else Filters(**steps.least)
     prepared = log.prepare(*words.parts_of(split, validation, log.has), filters=least, folder=out)
     show(prepared.manifest, prepared.report(), json)
