@@ -80,9 +80,11 @@ def model_facts(kind: type[SequenceModel]) -> dict[str, Any]:
 
 
 def row_of(kind: type[SequenceModel]) -> str:
-    """What one row is to a model, and what it needs of a log."""
+    """What one row is to a model, and what it needs of a log: with its own settings, and by which others."""
     needs = f", needs {' and '.join(sorted(kind.needs))}" if kind.needs else ""
-    return f"a row is a {kind.scope}{needs}"
+    by_setting = (kind.__dict__["needs_of"].__func__.__doc__ or "") if "needs_of" in kind.__dict__ else ""
+    by_setting = f" (by its settings: {by_setting[0].lower()}{by_setting[1:].rstrip('.')})" if by_setting else ""
+    return f"a row is a {kind.scope}{needs}{by_setting}"
 
 
 def environment() -> Found:
