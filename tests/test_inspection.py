@@ -195,6 +195,15 @@ def test_drift_by_hand() -> None:
     assert facts.unknown == Unknown(0.5, "the newest 10 % of the events, by time")
 
 
+@pytest.mark.parametrize(("items", "share", "named"), [("abcaba", 0.5, True), ("abcdeaf", 1 / 7, False)])
+def test_what_people_come_back_for_names_the_row_to_beat(items: str, share: float, named: bool) -> None:
+    session = [place // 2 for place in range(len(items))]
+    rows = {"u": [1] * len(items), "s": session, "i": list(items), "n": list(range(len(items)))}
+    facts, text = inspect_log(EventLog.read(rows, user="u", session="s", item="i", order="n"))
+    assert facts["items_back"]["earlier"] == pytest.approx(share)
+    assert ("s-pop with scope=user" in " ".join(text.split())) == named
+
+
 def test_a_log_without_users_or_sessions_or_times() -> None:
     facts, text = inspect_log(log("session"))
     assert (facts["users"], "events of a user" in facts["lengths"], facts["items_back"]["back"]) == (0, False, ())

@@ -208,9 +208,10 @@ def _findings(facts: LogFacts) -> Iterator[str]:
             'read the log with repeats="collapse".'
         )
     if back.earlier > 0.02:
+        beaten = " What a user has had most often (s-pop with scope=user) is the one to beat." * (back.earlier > 0.2)
         yield (
             f"{percent(back.earlier)} of the events return to an item of the user's earlier sessions: memory beyond "
-            "the session pays."
+            f"the session pays.{beaten}"
         )
     visits = facts.lengths.get("sessions of a user")
     if visits is not None:
