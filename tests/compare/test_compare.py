@@ -537,7 +537,9 @@ def test_without_models_it_compares_what_the_log_can_have(
     said = " ".join(str(command.compare.__doc__).split())
     for folder, models in ((clicks, command.WITH_USERS), (tmp_path / "nobody", command.WITHOUT_USERS)):
         assert ft("compare", folder, "--out", tmp_path / f"{folder.name}-out").err.endswith("not made here\n")
-        assert [row.model for row in Place(tmp_path / f"{folder.name}-out").grid().rows] == list(models)
+        rows = Place(tmp_path / f"{folder.name}-out").grid().rows
+        assert [row.model for row in rows] == list(models)
+        assert rows[1].settings == ({"scope": "user"} if folder == clicks else {})
         assert f"{', '.join(models[:-1])} and {models[-1]} where" in said
         for model in models:
             assert model_class(model).needs <= Prepared.open(folder).offers, model
