@@ -28,7 +28,7 @@ State: the user's number, 8 bytes, and one event is nothing to do. An unknown us
 Without users: the sum of D numbers and a count; one event O(D).
 
 Checked against RUM's Table 2 on Instant Video (P / R / F1 / HR at 5, percent): the paper's BPR 1.198 / 1.624 / 1.300 /
-5.917, here 2.59 / 3.66 / 2.87 / 10.80; POP is the paper's to the digit where ties go to the lower id, its settings are
+5.917, here 2.50 / 3.57 / 2.78 / 10.80; POP is the paper's to the digit where ties go to the lower id, its settings are
 not known. And (`users=False`) against NARM's Table 3, R@20 / MRR@20: YOOCHOOSE 1/64 31.31 / 12.08, here 60.98 / 23.87;
 DIGINETICA 15.19 / 8.63, here 39.99 / 13.37.
 """

@@ -27,7 +27,7 @@ Left open by the paper, and what was chosen:
 State: the user's number and the basket's ids: 16 bytes with "event", 520 with "session". One event: O(|B| D).
 
 Checked against RUM's Table 2 on Instant Video (P / R / F1 / HR at 5, percent): the paper's FPMC 1.301 / 1.612 / 1.322 /
-5.917, here 3.82 / 5.20 / 4.13 / 14.94; POP is the paper's to the digit where ties go to the lower id, its settings are
+5.917, here 3.57 / 4.93 / 3.88 / 14.20; POP is the paper's to the digit where ties go to the lower id, its settings are
 not known.
 """
 
