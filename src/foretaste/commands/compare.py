@@ -103,10 +103,10 @@ def compare(
     log = Prepared.open(folder)
     _check_parts(log, folder, (VALIDATION, "chooses the settings"), (TEST, "is asked in the end"))
     words.protocol(protocol)
-    given = _settings(set, "--seeds")
+    given, users = _settings(set, "--seeds"), "users" in log.offers
     if models is None:
-        models = ",".join(WITH_USERS if "users" in log.offers else WITHOUT_USERS)
-        given = {**({"s-pop.scope": "user"} if "users" in log.offers else {}), **given}
+        models = ",".join(WITH_USERS if users else WITHOUT_USERS)
+        given = {"s-pop.scope": "user", **given} if users else given
     grid = Grid(
         title=f"Comparison on {folder.name}",
         rows=tuple(_rows(models, budget, given)),

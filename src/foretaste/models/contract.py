@@ -235,7 +235,7 @@ class SequenceModel(nn.Module, ABC):
             weight[users] = weight[known].mean(0) if blank and known.any() else weight[0].clone()
 
     def owned(self, users: Tensor, items: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """The weights that belong to these users and items alone, which `l2` pulls to 0: tables, each with its rows.
+        """The weights that belong to these users and items alone, which `l2` pulls to 0: tables [R, ...], rows [n].
 
         users [N] numbers, 0 for none; items [M] numbers. A row stands as often as it is named: what a step touches
         twice is pulled twice.

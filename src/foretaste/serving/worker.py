@@ -83,8 +83,10 @@ def main() -> None:
         sys.exit(1)
     server = Server(app, plan, lambda: tell(ready=facts), store)
     server.run(sockets=[listening])
-    if server.orphaned and "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # nobody else is left to clear it away
-        shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
+    from foretaste.serving.metrics import FOLDER
+
+    if server.orphaned and FOLDER in os.environ:  # nobody else is left to clear it away
+        shutil.rmtree(os.environ[FOLDER], ignore_errors=True)
 
 
 def build(plan: Plan) -> tuple[Gate, Store, dict[str, Any]]:

@@ -75,7 +75,7 @@ class Objective:
 @torch.no_grad()
 def pull(owned: list[tuple[Tensor, Tensor]], rate: float) -> None:
     """Add `rate` times each named row to its own gradient. By hand: autograd would make a table of zeros for each."""
-    for weight, rows in owned:
+    for weight, rows in owned:  # [R, ...], [n]
         if weight.requires_grad:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
