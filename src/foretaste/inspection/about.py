@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from foretaste.models.saved import Trained
 
 PACKAGES = ("torch", "numpy", "duckdb", "safetensors", "pydantic", "cyclopts")
-EXTRAS = ("tables", "tune", "serve", "viz", "track")
+EXTRAS = ("tables", "tune", "serve", "ann", "viz", "track")
 """What a user may install besides; `docs` and `dev` are for the source tree."""
 
 Found = tuple[dict[str, Any], str]

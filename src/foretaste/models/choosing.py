@@ -49,24 +49,25 @@ def pool_of(
 def hide(scores: Tensor, pool: Tensor | None, never: Tensor, seen: Tensor | None) -> None:
     """Set the scores [b, C] of what may not be recommended to -inf, in place.
 
-    `pool` [C] says which item each column is, ascending; None: column c is item c + 1. `never` [X] are hidden in every
-    row, `seen` [b, T] in their own; 0 is padding.
+    `pool` [C] says which item each column is, ascending, [b, C] which one in each row; None: column c is item c + 1.
+    `never` [X] are hidden in every row, `seen` [b, T] in their own; 0 is padding.
     """
     rows, columns = scores.shape
-    for numbers, row in ((never[None], None), (seen, torch.arange(rows, device=scores.device)[:, None])):
-        if numbers is None or not numbers.numel():
+    for numbers in (never[None], seen):
+        if numbers is None or not numbers.numel() or not columns:
             continue
         if pool is None:
             place, there = numbers - 1, numbers > 0                        # [1, X] or [b, T]
-        elif not columns:
-            return
         else:
+            own = pool.dim() == 2
+            numbers = numbers.expand(rows, -1).contiguous() if own else numbers  # [b, X] where each row has its own
             place = torch.searchsorted(pool, numbers).clamp(max=columns - 1)  # [1, X] or [b, T]
-            there = pool[place] == numbers                                 # padding is in no pool
-        if row is None:
+            there = (pool.gather(1, place) if own else pool[place]) == numbers  # padding is in no pool
+        if len(numbers) == 1:
             scores[:, place[there]] = float("-inf")
         else:
-            scores[row.expand_as(place)[there], place[there]] = float("-inf")
+            row = torch.arange(rows, device=scores.device)[:, None].expand_as(place)  # [b, T]
+            scores[row[there], place[there]] = float("-inf")
 
 
 def first(name: str, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -78,9 +79,13 @@ def first(name: str, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def best(name: str, items: Vocabulary, scores: Tensor, pool: Tensor | None, k: int) -> list[Recommendations]:
-    """The best k of each row of scores [b, C] of model `name`; what is hidden never appears, so a list may be short."""
+    """The best k of each row of scores [b, C] of model `name`; what is hidden never appears, so a list may be short.
+
+    `pool` as for `hide`."""
     values, columns = first(name, scores, k)                               # [b, k]
-    numbers = columns + 1 if pool is None else pool[columns]               # [b, k]
+    numbers = columns + 1                                                  # [b, k]
+    if pool is not None:
+        numbers = pool[columns] if pool.dim() == 1 else pool.gather(1, columns)
     out = []
     for row, value in zip(numbers.tolist(), values.tolist(), strict=True):
         kept = [(n, v) for n, v in zip(row, value, strict=True) if v != float("-inf")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,11 +15,16 @@ from foretaste.models.choosing import Recommendations, best, hide, pool_of
 from foretaste.models.contract import Query, State, query_rows
 from foretaste.models.histories import numbers_of
 from foretaste.models.saved import Trained
+from foretaste.retrieval.approximate import CANDIDATES, Approximate
 from foretaste.retrieval.exact import Exact
 from foretaste.serving.asks import Ask
 
 SCORE_BYTES = 64 * 2**20
 """What a block of scores may hold."""
+SPARE = 4
+"""Candidates for each item of a list, where an index finds them."""
+CHECK = 10_000
+"""One list in so many that came from an index is compared with the exact one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +41,12 @@ class Asked:
 class Chooser:
     """Scores and chooses for a trained model."""
 
-    def __init__(self, trained: Trained) -> None:
+    def __init__(self, trained: Trained, index: Approximate | None = None) -> None:
         self.trained = trained
-        self.exact = Exact(trained.model)
+        self.index = index
+        self.scorer = index or Exact(trained.model)
+        self.counts: Counter[str] = Counter()
+        """Lists from the index; of those compared with the exact ones, the items of these, and how many were found."""
 
     def check(self, ask: Ask) -> None:
         """Refuse a wish that cannot be granted, before anything is taken in."""
@@ -81,13 +90,42 @@ class Chooser:
         return [self._block(query_rows(query, slice(i, i + 1)), [one])[0] for i, one in enumerate(asked)]
 
     def _lists(self, query: Query, asked: Sequence[Asked]) -> list[Recommendations]:
-        items, pool = self.trained.items, pool_of(self.trained.items, asked[0].ask.candidates)  # [C] or None
-        scores = self.exact.score(query, pool)  # [b, C] or [b, I]
-        hidden = self._hidden(asked)  # [b, X] or None
+        pool = pool_of(self.trained.items, asked[0].ask.candidates)  # [C] or None
+        if self.index is None or pool is not None:
+            return self._scored(query, pool, asked)
+        return self._found(self.index, query, asked)
+
+    def _found(self, index: Approximate, query: Query, asked: Sequence[Asked]) -> list[Recommendations]:
+        """From the index; a list that hidden items make too short is made exactly."""
+        assert isinstance(query, Tensor)
+        fetch = {place: _candidates(one) for place, one in enumerate(asked)}
+        lists: dict[int, Recommendations] = {}
+        for count in set(fetch.values()):  # each as many as alone: an answer is not to depend on whose it came with
+            places = [place for place in fetch if fetch[place] == count]
+            part = query[torch.tensor(places)]  # [n, 1, D]
+            found = self._scored(part, index.search(part[:, 0], count), [asked[place] for place in places])
+            lists.update(zip(places, found, strict=True))
+        return [self._checked(lists[place], query[place : place + 1], one) for place, one in enumerate(asked)]
+
+    def _checked(self, found: Recommendations, query: Query, one: Asked) -> Recommendations:
+        """The list itself, or the exact one: where it is too short, and now and then to see how good the index is."""
+        self.counts["indexed"] += 1
+        looked_at = self.counts["indexed"] % CHECK == 1
+        if len(found) == one.ask.k and not looked_at:
+            return found
+        (exact,) = self._scored(query, None, [one])
+        if looked_at:
+            self.counts["checked"] += len(exact)
+            self.counts["found"] += len(set(exact.ids) & set(found.ids))
+        return exact
+
+    def _scored(self, query: Query, pool: Tensor | None, asked: Sequence[Asked]) -> list[Recommendations]:
+        """The best of the items `pool` [C] or, of each row's own, [b, C]; None: of all."""
+        scores, hidden = self.scorer.score(query, pool), self._hidden(asked)  # [b, C] or [b, I], [b, X] or None
         if hidden is not None:
             scores = scores.clone()
             hide(scores, pool, hidden.new_empty(0), hidden)
-        lists = best(self.trained.name, items, scores, pool, max(one.ask.k for one in asked))
+        lists = best(self.trained.name, self.trained.items, scores, pool, max(one.ask.k for one in asked))
         cut = [(found, one.ask.k) for found, one in zip(lists, asked, strict=True)]
         return [
             found if len(found) <= k else replace(found, ids=found.ids[:k], scores=found.scores[:k]) for found, k in cut
@@ -103,3 +141,9 @@ class Chooser:
         for place, numbers in enumerate(rows):
             hidden[place, : len(numbers)] = numbers
         return torch.from_numpy(hidden)
+
+
+def _candidates(one: Asked) -> int:
+    """How many the index is asked for, in powers of two."""
+    needed = SPARE * (one.ask.k + len(one.ask.exclude) + len(one.seen))
+    return max(CANDIDATES, 1 << (needed - 1).bit_length())

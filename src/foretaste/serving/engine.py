@@ -16,6 +16,7 @@ What it promises, for every model and every store:
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -30,6 +31,7 @@ from foretaste.errors import ConfigError, DamagedRecordError, ForetasteError, St
 from foretaste.models.choosing import Recommendations
 from foretaste.models.contract import State
 from foretaste.models.saved import Trained
+from foretaste.retrieval.approximate import Approximate
 from foretaste.serving.answering import Asked, Chooser
 from foretaste.serving.asks import Ask, Event, Id, Kept, Told
 from foretaste.serving.logs import LOGGER
@@ -59,7 +61,7 @@ class Engine:
         self.stepper = Stepper(trained, self.config.precision, self.config.rules)
         rules = self.config.rules or Rules.of_recommender(trained.facts)
         self.planner = Planner(self.stepper, rules, self.config, store.read_base)
-        self.chooser = Chooser(trained)
+        self.chooser = Chooser(trained, self._index())
         self.counts: Counter[str] = Counter()
         """Asks, events by outcome, states made again ("again"), and asks begun again because another engine was faster
         ("conflicts")."""
@@ -147,6 +149,15 @@ class Engine:
         with torch.inference_mode():
             before = self.stepper.advance([replace(row, steps=[])])  # [1, ...]
             return self.trained.reasons(self.stepper.events([row.steps]), before, item)
+
+    def _index(self) -> Approximate | None:
+        """What finds candidates, where the configuration wants it; it takes a minute for some million items."""
+        if self.config.retrieval == "exact":
+            return None
+        index = Approximate(self.trained.model, recall=self.config.recall)
+        poor = index.recall < self.config.recall
+        LOGGER.log(logging.WARNING if poor else logging.INFO, "the index is made", extra={"facts": index.facts})
+        return index
 
     def close(self) -> None:
         """Let go of the store."""

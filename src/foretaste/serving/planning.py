@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -42,6 +42,10 @@ class EngineConfig(Config):
     """Of states in the store; float16 takes half the room, and drifts."""
     rules: Rules | None = None
     """Where sessions begin; None: as in the training log."""
+    retrieval: Literal["exact", "approximate"] = "exact"
+    """Score every item for every list, or find some hundred candidates in an index first: for millions of items."""
+    recall: float = Field(0.99, gt=0, le=1)
+    """Share of the exact best 20 that such an index is to find, measured when it is made."""
 
     @property
     def slack(self) -> int:

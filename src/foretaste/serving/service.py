@@ -152,6 +152,7 @@ class Service:
         counts = self.engine.counts
         outcomes = {name: counts[name] for name in get_args(Outcome)}
         work = {**self.batcher.counts, **{name: counts[name] for name in ("conflicts", "again")}}
+        work |= self.engine.chooser.counts
         self.metrics.follow(outcomes, work, len(self.batcher))
 
     async def _told(self, asks: Sequence[Ask], places: Sequence[Sequence[int]], count: int) -> list[Told]:
