@@ -10,7 +10,7 @@ Recurrent Neural Networks for Session-based Recommendations", DLRS 2016:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from pydantic import Field, model_validator
@@ -22,6 +22,10 @@ from foretaste.models.contract import SequenceModel
 from foretaste.training.aims import Aim, Targets
 from foretaste.training.losses import LOSSES, check_options
 from foretaste.training.negatives import InBatch, Popularity, Source, Uniform
+
+Optimizer = Literal["adam", "adagrad", "sgd"]
+OWN: dict[str, Optimizer] = {"beta2": "adam", "accumulator": "adagrad"}
+"""Settings of one optimiser alone."""
 
 
 class TrainConfig(Config):
@@ -50,7 +54,7 @@ class TrainConfig(Config):
     """One pool of negatives for all targets of a step, instead of own ones; sampler "batch" has no other way."""
     exclude_touched: bool = True
     """Items that the user has touched so far are no negatives; with `recent`, so far as the newest rows tell."""
-    optimizer: Literal["adam", "adagrad", "sgd"] = "adam"
+    optimizer: Optimizer = "adam"
     """The optimiser."""
     accumulator: float = Field(0.0, ge=0)
     """What Adagrad's sums of squared gradients begin with: 0 in PyTorch, where the first step is as long for a small
@@ -117,6 +121,10 @@ class TrainConfig(Config):
             raise ValueError(f"ahead = {self.ahead} counts events, and targets = '{self.targets}' asks for sessions")
         if self.negatives and not samples:
             raise ValueError(f"loss '{self.loss}' draws no items: leave negatives at 0")
+        for name, optimizer in OWN.items():
+            value = getattr(self, name)
+            if optimizer != self.optimizer and value != type(self).model_fields[name].default:
+                raise ValueError(f"{name} = {value} is a setting of {optimizer}, and optimizer = '{self.optimizer}'")
         if self.parallel and (self.targets != "event" or self.ahead > 1):
             raise ValueError(f"parallel = {self.parallel} asks for the next event: set targets = 'event' and ahead = 1")
         if self.stride > 1 and not self.parallel:
@@ -143,9 +151,14 @@ def joined(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     """A recipe, and what a caller changes of it.
 
     Where the caller names another loss, the options of the recipe's stay behind, and so do its negatives where the
-    other loss draws none; what the caller gives beside it is taken as it is.
+    other loss draws none; where another optimizer, what is the recipe's alone. What the caller gives beside it is taken
+    as it is.
     """
     kept = dict(recipe)
+    if given.get("optimizer") in get_args(Optimizer):
+        for name, optimizer in OWN.items():
+            if optimizer != given["optimizer"]:
+                kept.pop(name, None)
     loss = given.get("loss", kept.get("loss"))
     if loss in LOSSES and loss != kept.get("loss", TrainConfig().loss):
         kept.pop("loss_options", None)
