@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from foretaste.models import layers
-from foretaste.models.layers import additive_scores, at_length, masked_softmax, slide, weighted_rows
+from foretaste.models.layers import additive_scores, at_length, masked_softmax, rows_of, slide, weighted_rows
 
 
 def some(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -28,6 +28,18 @@ def test_weighted_rows_and_their_gradients() -> None:
     wanted = (weights[..., None] * rows[flat]).sum(1)
     torch.testing.assert_close(weighted_rows(weights, rows, flat), wanted)
     assert torch.autograd.gradcheck(lambda w, r: weighted_rows(w, r, flat), (weights, rows))
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (50,), (6, 9), (2, 0, 3)])
+def test_rows_and_their_gradients_are_those_of_an_index_to_the_last_bit(shape: tuple[int, ...]) -> None:
+    rng = torch.Generator().manual_seed(4)
+    for width in ((), (7,)):
+        table = torch.randn(11, *width, generator=rng, requires_grad=True)
+        index = torch.randint(11, shape, generator=rng)  # with repeats: their gradients add up, in order
+        found, wanted = rows_of(table, index), table[index]
+        assert torch.equal(found, wanted)
+        given = torch.randn(wanted.shape, generator=rng)
+        assert torch.equal(*(torch.autograd.grad(part, table, given)[0] for part in (found, wanted)))
 
 
 def test_masked_softmax_of_nothing_is_zero_and_of_huge_scores_is_finite() -> None:

@@ -55,6 +55,7 @@ def trained(
     from tests.variants import VARIANTS
 
     from foretaste.training.loop import TrainConfig, TrainResult, train
+    from foretaste.training.settings import joined
 
     torch.set_num_threads(1)
     log, found = random_log(n_users=12), {}
@@ -62,7 +63,7 @@ def trained(
         variant = VARIANTS[name][0]
         still = {field: 0.0 for field in model_class(name).Config.model_fields if "dropout" in field}
         model = make(name, {**variant, **still})
-        recipe = TrainConfig.of({**model.recipe, **PLAIN, **CHANGES.get(name, {}), **more})
+        recipe = TrainConfig.of(joined(model.recipe, {**PLAIN, **CHANGES.get(name, {}), **more}))
         told: list[float] = []
 
         def report(facts: Any, told: list[float] = told) -> None:

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
+from foretaste.models.layers import rows_of
 from foretaste.spaces import Space
 
 if TYPE_CHECKING:
@@ -196,15 +197,15 @@ class SequenceModel(nn.Module, ABC):
         assert isinstance(query, Tensor)
         matrix, bias = self.item_matrix(), self.item_bias()                # [I, D], [I]
         if items is None or items.dim() == 1:
-            listed = matrix if items is None else matrix[items - 1]        # [I or C, D]
+            listed = matrix if items is None else rows_of(matrix, items - 1)  # [I or C, D]
             scores = query @ listed.T                                      # [..., I or C]
         elif len(matrix) <= DENSE * items.shape[-1] and items.shape[:-1] == query.shape[:-1]:
             scores = (query @ matrix.T).gather(-1, items - 1)              # [..., C]
         else:
-            scores = torch.einsum("...d,...cd->...c", query, matrix[items - 1])  # [..., C]
+            scores = torch.einsum("...d,...cd->...c", query, rows_of(matrix, items - 1))  # [..., C]
         if bias is None:
             return scores
-        return scores + (bias if items is None else bias[items - 1])
+        return scores + (bias if items is None else rows_of(bias, items - 1))
 
     def explain(self, events: Events, state: State, items: Tensor | None = None) -> dict[str, Tensor]:
         """What the answer after each event rests on, by name.

@@ -12,6 +12,16 @@ CACHED = 2**17
 """Numbers of a block that is worked through while it lies in the cache."""
 
 
+def rows_of(table: Tensor, index: Tensor) -> Tensor:
+    """table[index], table [R, ...], index [...]: on a CPU three times as fast with its gradient, and the same numbers.
+
+    The gradient of `index_select` adds up one row after the other there; on a GPU in any order, so it is not used.
+    """
+    if table.device.type != "cpu":
+        return table[index]
+    return table.index_select(0, index.reshape(-1)).view((*index.shape, *table.shape[1:]))
+
+
 def at_length(outputs: Tensor, before: Tensor, lengths: Tensor) -> Tensor:
     """The output of each row's last real position, or `before` in a row that has none.
 

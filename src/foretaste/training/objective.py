@@ -8,6 +8,7 @@ from torch import Tensor
 from foretaste.data.sequences import Sequences
 from foretaste.errors import ConfigError
 from foretaste.models.contract import Query, SequenceModel
+from foretaste.models.layers import rows_of
 from foretaste.training.batches import Batch
 from foretaste.training.group import Share
 from foretaste.training.losses import loss_of
@@ -79,4 +80,8 @@ def pull(owned: list[tuple[Tensor, Tensor]], rate: float) -> None:
         if weight.requires_grad:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
-            weight.grad.index_put_((rows,), rate * weight[rows], accumulate=True)  # in a fixed order on a GPU, too
+            pulls = rate * rows_of(weight, rows)  # [n, ...]
+            if weight.device.type == "cpu":
+                weight.grad.index_add_(0, rows, pulls)
+            else:  # slower, and in a fixed order there, too
+                weight.grad.index_put_((rows,), pulls, accumulate=True)
