@@ -143,7 +143,7 @@ class Clock:
             ("pack", engine.stepper.layout, "pack"),
             ("write", engine.store, "write"),
             ("query", trained.model, "query"),
-            ("score", engine.chooser.exact, "score"),
+            ("score", engine.chooser.scorer, "score"),
             ("list", engine.chooser, "_lists"),
             ("choose", choosing, "top_k"),
         ):

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from foretaste.compare.grid import Row
 from foretaste.compare.search import Settings, Stop, Trial, _Study, best_of, exactly, named, search
+from foretaste.compare.trials import space_of
 from foretaste.errors import ConfigError, ForetasteError, TrainingError
 from foretaste.models import MODELS, model_class
 from foretaste.recommender import Recommender
@@ -144,6 +146,13 @@ def test_every_model_that_learns_has_a_space_of_its_own_settings() -> None:
                 assert space.holds(value)
     assert model_class("fmc").space is model_class("fpmc").space  # a variant under a name of its own
     assert model_class("markov").space == model_class("pop").space == {}
+
+
+def test_a_row_with_another_optimiser_leaves_out_what_that_does_not_have() -> None:
+    row = Row(name="x", model="gsasrec", trials=3)
+    assert "beta2" in space_of(row)
+    other = Row(name="x", model="gsasrec", trials=3, settings={"optimizer": "adagrad"})
+    assert space_of(other).keys() == space_of(row).keys() - {"beta2"}
 
 
 def test_spaces_that_are_none_are_refused() -> None:

@@ -240,6 +240,7 @@ def test_a_wrong_setting_of_the_engine_or_a_store_without_permission(run: Path, 
     for store, engine, said in [
         (str(tmp_path / "never"), {"quue": 3}, "no setting 'quue'; did you mean 'queue'.* events, .* window_ids"),
         (str(tmp_path / "never"), {"window_ids": -1}, "'window_ids' = -1"),
+        (str(tmp_path / "never"), {"recall": 0.9}, "recall = 0.9 is of an index: set retrieval"),
         (str(file / "users"), {}, re.escape(str(file))),
         (str(tmp_path), {}, "is no store"),
         ("redis://127.0.0.1:1/0", {}, "127.0.0.1"),
@@ -247,6 +248,15 @@ def test_a_wrong_setting_of_the_engine_or_a_store_without_permission(run: Path, 
         with pytest.raises(ForetasteError, match=said):
             build(Plan(run=run, store=store, engine=engine))
     assert file.read_text() == "mine"
+    assert not (tmp_path / "never").exists()
+
+
+def test_what_an_index_lacks_is_said_before_a_store_is_made(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ForetasteError, match=r"pip install 'foretaste\[ann\]'"):
+        build(Plan(run=run, store=str(tmp_path / "never"), engine={"retrieval": "approximate"}))
     assert not (tmp_path / "never").exists()
 
 

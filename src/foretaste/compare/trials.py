@@ -36,6 +36,7 @@ from foretaste.spaces import OneOf, Space
 from foretaste.threads import WAITING
 from foretaste.training.checkpoint import read_facts
 from foretaste.training.group import several
+from foretaste.training.settings import OWN
 
 Say = Callable[[dict[str, Any]], None]
 ERRORS = {"TrainingError": TrainingError, "NeedsError": NeedsError}
@@ -70,10 +71,16 @@ def check(grid: Grid) -> None:
 
 
 def space_of(row: Row) -> Space:
-    """What a search of this row goes through: nothing where its tries are named, or where it is taken as it is."""
+    """What a search of this row goes through: nothing where its tries are named, or where it is taken as it is.
+
+    What the row settles is left alone, and so is what its optimiser does not have.
+    """
     if row.tries or row.trials == 1:
         return {}
-    return {name: one for name, one in model_class(row.model).space.items() if name not in row.settings}
+    kind = model_class(row.model)
+    optimizer = row.settings.get("optimizer", kind.recipe.get("optimizer", "adam"))
+    given = {*row.settings, *(name for name, own in OWN.items() if own != optimizer)}
+    return {name: one for name, one in kind.space.items() if name not in given}
 
 
 class Bench:

@@ -13,7 +13,7 @@ CACHED = 2**17
 
 
 def rows_of(table: Tensor, index: Tensor) -> Tensor:
-    """table[index], table [R, ...], index [...]: on a CPU three times as fast with its gradient, and the same numbers.
+    """table[index], table [R, ...], index [...]: the faster way on a CPU, most of all its gradient, to the same bits.
 
     The gradient of `index_select` adds up one row after the other there; on a GPU in any order, so it is not used.
     """

@@ -1,75 +1,95 @@
 """An index over the item matrix: a few hundred candidates for each query without reading the whole catalogue.
 
-It pays from about a million items on; below that the exact product takes a few milliseconds and misses nothing
-(`benchmarks/retrieval_speed.py`). The index is faiss' inverted file: the items are put into lists by k-means, each
-vector in a byte a dimension, and a query looks into the lists whose centres suit it best. The candidates are then
+It is for some hundred thousand items and more; below that the exact product takes a millisecond or two and misses
+nothing (`benchmarks/retrieval_speed.py`). The index is faiss' inverted file: the items are put into lists by k-means,
+each vector in a byte a dimension, and a query looks into the lists whose centres suit it best. The candidates are then
 scored exactly, so a list may lack an item, but no score in it is off.
 
-How many lists are looked into is measured, not guessed: the fewest, doubling, with which the candidates hold `recall`
-of the exact best 20 after walks. Those are histories that the model itself thinks likely: from an item drawn by lot,
-each next one is drawn from the model's own best 20.
+How many lists are looked into is measured, not guessed, for each of three depths: the fewest, doubling, with which the
+candidates hold `recall` of the exact best 20, 100 or 500 after walks. Those are histories that the model itself thinks
+likely: from an item drawn by lot, each next one is drawn from the model's own best 20.
 
-Letters as in contract.py, and: R walks, F candidates found, D' = D, and one more where items have a bias.
+Letters as in contract.py, and: R walks, F candidates found, K depth, D' = D, and one more where items have a bias.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from foretaste.errors import NeedsError
+from foretaste.errors import NeedsError, TrainingError
 from foretaste.models.contract import Events, Query, SequenceModel, seeded
 from foretaste.models.topk import top_k
 
-RECALL = 0.99
-"""Share of the exact best 20 that the index is to find."""
-BEST = 20
-"""Items of a list whose recall is measured."""
-CANDIDATES = 200
-"""Candidates that it is measured with, and the fewest that are fetched."""
+DEPTHS = (20, 100, 500)
+"""So many best items are to be found; what is needed beyond the last is scored exactly."""
+SPARE, FEWEST = 4, 200
+"""Candidates for each of them, and the fewest that are fetched."""
+LIKELY = 20
+"""A walk goes on with one of so many best items."""
 WALKS, STEPS = 64, 4
 """Walks and their length: R x 4 queries."""
 ROWS = 16
 """Queries that are scored over the whole catalogue at once."""
 
 
+@dataclass(frozen=True)
+class Depth:
+    """How the best `size` items are found."""
+
+    size: int
+    probes: int
+    """Lists looked into."""
+    recall: float
+    """Share of the exact best `size` that the candidates held after walks."""
+
+    @property
+    def candidates(self) -> int:
+        """How many are fetched."""
+        return max(FEWEST, SPARE * self.size)
+
+
 class Approximate:
     """An index for a model whose weights are fixed and whose score is one inner product."""
 
-    def __init__(self, model: SequenceModel, *, recall: float = RECALL, candidates: int = CANDIDATES) -> None:
-        try:
-            import faiss
-        except ModuleNotFoundError:
-            raise NeedsError(
-                "retrieval = 'approximate' needs faiss; install it with: pip install 'foretaste[ann]'"
-            ) from None
-        if type(model).score is not SequenceModel.score:
-            raise NeedsError(
-                f"retrieval = 'approximate': {type(model).__name__} scores each item in its own way, not by one inner "
-                "product; leave it at 'exact'"
-            )
+    def __init__(self, model: SequenceModel, *, recall: float = 0.99) -> None:
+        check(model)
+        import faiss
+
         began = time.monotonic()
-        faiss.omp_set_num_threads(1)
+        faiss.omp_set_num_threads(torch.get_num_threads())  # often one count for both
         self.model = model
+        self._faiss: Any = faiss
         with torch.inference_mode():
             self._rows, self._bias = model.item_matrix().detach(), model.item_bias()  # [I, D], [I]
             vectors = self._rows if self._bias is None else torch.cat([self._rows, self._bias[:, None]], 1)  # [I, D']
+            if not vectors.isfinite().all():
+                raise TrainingError("NaN or infinity is among the vectors of the items: train the model again")
             self.index = _index(faiss, np.ascontiguousarray(vectors.float().numpy()))
-            faiss.cvar.distance_compute_blas_threshold = 2**30  # one way to the same lists, whatever the batch
             queries = walks(model)  # [4 R, D]
-            exact = _best(model, queries) + 1  # [4 R, 20]
-            self.recall = 0.0
-            for probes in (2**power for power in range(self.lists.bit_length() + 1)):
-                self.index.nprobe = min(probes, self.lists)
-                self.recall = _share(exact, self.search(queries, candidates))
-                if self.recall >= recall:
-                    break
+            exact = _best(model, queries, max(DEPTHS)) + 1  # [4 R, K]
+            sizes = [size for size in DEPTHS if SPARE * size < model.n_items]
+            found = [self._depth(queries, exact[:, :size], size, recall) for size in sizes]
+            self.depths = [depth for depth in found if depth is not None]
         self.seconds = time.monotonic() - began
+
+    def _depth(self, queries: Tensor, exact: Tensor, size: int, recall: float) -> Depth | None:
+        """The fewest lists with which the candidates hold `recall` of the exact best [4 R, K]; None: all of them."""
+        for probes in (2**power for power in range(self.lists.bit_length())):
+            depth = Depth(size, probes, 0.0)
+            depth = replace(depth, recall=_share(exact, self.search(queries, depth)))
+            if depth.recall >= recall and probes < self.lists:
+                return depth
+        return None
 
     @property
     def lists(self) -> int:
@@ -82,17 +102,24 @@ class Approximate:
         return {
             "items": self.model.n_items,
             "lists": self.lists,
-            "looked_into": int(self.index.nprobe),
-            f"recall@{BEST}": round(self.recall, 4),
+            "looked_into": {str(depth.size): depth.probes for depth in self.depths},
+            "recall": {str(depth.size): round(depth.recall, 4) for depth in self.depths},
             "megabytes": round(self.index.ntotal * (self.index.code_size + 8) / 1e6, 1),
             "seconds": round(self.seconds, 1),
         }
 
-    def search(self, query: Tensor, count: int) -> Tensor:
-        """[B, F]: numbers of about the `count` best items for each query [B, D], ascending; 0 where there are fewer."""
+    def depth_for(self, needed: int) -> Depth | None:
+        """The depth that finds the best `needed`; None: they are to be scored exactly."""
+        return next((depth for depth in self.depths if depth.size >= needed), None)
+
+    def search(self, query: Tensor, depth: Depth) -> Tensor:
+        """[B, F]: numbers of the candidates of each query [B, D], ascending; 0 where there are fewer."""
         if self._bias is not None:
             query = torch.cat([query, torch.ones_like(query[:, :1])], 1)  # [B, D']
-        _, found = self.index.search(np.ascontiguousarray(query.float().numpy()), min(count, self.model.n_items))
+        asked, count = np.ascontiguousarray(query.float().numpy()), min(depth.candidates, self.model.n_items)
+        with _blas_from(self._faiss, 2**30):  # one way to a list, whatever the batch
+            looking = self._faiss.SearchParametersIVF(nprobe=depth.probes)
+            _, found = self.index.search(asked, count, params=looking)
         return torch.from_numpy(found + 1).sort(1).values  # [B, F]
 
     def score(self, query: Query, pool: Tensor | None = None) -> Tensor:
@@ -104,6 +131,17 @@ class Approximate:
         scores = torch.einsum("bd,bcd->bc", query[:, 0], self._rows[place])  # [B, C]
         scores = scores if self._bias is None else scores + self._bias[place]
         return scores.masked_fill(pool == 0, float("-inf"))
+
+
+def check(model: SequenceModel) -> None:
+    """Refuse what an index cannot be made for, before the time is spent."""
+    if importlib.util.find_spec("faiss") is None:
+        raise NeedsError("retrieval = 'approximate' needs faiss; install it with: pip install 'foretaste[ann]'")
+    if type(model).score is not SequenceModel.score:
+        raise NeedsError(
+            f"retrieval = 'approximate': {type(model).__name__} scores each item in its own way, not by one inner "
+            "product; leave it at 'exact'"
+        )
 
 
 def walks(model: SequenceModel, seed: int = 0) -> Tensor:
@@ -119,7 +157,7 @@ def walks(model: SequenceModel, seed: int = 0) -> Tensor:
             one = torch.ones_like(item, dtype=torch.bool)  # [R, 1]
             query, state = model(Events(item, one, one & (step == 0), torch.full_like(item, 60 * step)), state)
             asked.append(query[:, 0])  # [R, D]
-            likely = _best(model, asked[-1])  # [R, 20]
+            likely = _best(model, asked[-1], LIKELY)  # [R, 20]
             item = likely.gather(1, drawn(likely.shape[1])) + 1  # [R, 1]
     return torch.cat(asked)
 
@@ -127,21 +165,32 @@ def walks(model: SequenceModel, seed: int = 0) -> Tensor:
 def _index(faiss: Any, vectors: Any) -> Any:
     """faiss' index of the vectors [I, D']; the same vectors give the same index."""
     size, width = vectors.shape
-    lists = max(1, 2 ** round(math.log2(2 * math.sqrt(size))))
+    lists = min(size, 2 ** round(math.log2(2 * math.sqrt(size))))
     index = faiss.index_factory(width, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
-    faiss.cvar.distance_compute_blas_threshold = 20  # its own
     index.cp.niter, index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = 10, 64, 1
     index.train(vectors)
     index.add(vectors)
     return index
 
 
-def _best(model: SequenceModel, queries: Tensor) -> Tensor:
-    """The columns of the exact best of each query [B, D]: [B, 20]."""
+@contextmanager
+def _blas_from(faiss: Any, queries: int) -> Iterator[None]:
+    """Inside, faiss takes another way from so many queries on."""
+    before = faiss.cvar.distance_compute_blas_threshold
+    faiss.cvar.distance_compute_blas_threshold = queries
+    try:
+        yield
+    finally:
+        faiss.cvar.distance_compute_blas_threshold = before
+
+
+def _best(model: SequenceModel, queries: Tensor, k: int) -> Tensor:
+    """The columns of the exact best of each query [B, D]: [B, K]."""
     blocks = (queries[first : first + ROWS] for first in range(0, len(queries), ROWS))
-    return torch.cat([top_k(model.score(block), BEST)[1] for block in blocks])
+    return torch.cat([top_k(model.score(block), k)[1] for block in blocks])
 
 
 def _share(exact: Tensor, found: Tensor) -> float:
-    """The share of the exact best [B, K] that is among the found [B, F]."""
-    return float((exact[:, :, None] == found[:, None, :]).any(-1).float().mean())
+    """The share of the exact best [B, K] that is among the found [B, F], each row ascending."""
+    place = torch.searchsorted(found, exact.contiguous()).clamp(max=found.shape[1] - 1)  # [B, K]
+    return float((found.gather(1, place) == exact).float().mean())

@@ -15,15 +15,13 @@ from foretaste.models.choosing import Recommendations, best, hide, pool_of
 from foretaste.models.contract import Query, State, query_rows
 from foretaste.models.histories import numbers_of
 from foretaste.models.saved import Trained
-from foretaste.retrieval.approximate import CANDIDATES, Approximate
+from foretaste.retrieval.approximate import Approximate, Depth
 from foretaste.retrieval.exact import Exact
 from foretaste.serving.asks import Ask
 
 SCORE_BYTES = 64 * 2**20
 """What a block of scores may hold."""
-SPARE = 4
-"""Candidates for each item of a list, where an index finds them."""
-CHECK = 10_000
+CHECK = 1000
 """One list in so many that came from an index is compared with the exact one."""
 
 
@@ -46,7 +44,8 @@ class Chooser:
         self.index = index
         self.scorer = index or Exact(trained.model)
         self.counts: Counter[str] = Counter()
-        """Lists from the index; of those compared with the exact ones, the items of these, and how many were found."""
+        """Lists from the index ("indexed"), and others that were made exactly beside it ("exact"); of those that were
+        compared with the exact ones, the items of these ("checked"), and how many of them were found ("found")."""
 
     def check(self, ask: Ask) -> None:
         """Refuse a wish that cannot be granted, before anything is taken in."""
@@ -96,28 +95,33 @@ class Chooser:
         return self._found(self.index, query, asked)
 
     def _found(self, index: Approximate, query: Query, asked: Sequence[Asked]) -> list[Recommendations]:
-        """From the index; a list that hidden items make too short is made exactly."""
+        """From the index; what is deeper than it was measured for, and a list that comes out too short, exactly."""
         assert isinstance(query, Tensor)
-        fetch = {place: _candidates(one) for place, one in enumerate(asked)}
+        depths = [index.depth_for(one.ask.k + len(one.ask.exclude) + len(one.seen)) for one in asked]
         lists: dict[int, Recommendations] = {}
-        for count in set(fetch.values()):  # each as many as alone: an answer is not to depend on whose it came with
-            places = [place for place in fetch if fetch[place] == count]
-            part = query[torch.tensor(places)]  # [n, 1, D]
-            found = self._scored(part, index.search(part[:, 0], count), [asked[place] for place in places])
-            lists.update(zip(places, found, strict=True))
-        return [self._checked(lists[place], query[place : place + 1], one) for place, one in enumerate(asked)]
+        for depth in set(depths):  # each as alone: an answer is not to depend on whose it came with
+            places = [place for place, own in enumerate(depths) if own == depth]
+            part, some = query[torch.tensor(places)], [asked[place] for place in places]  # [n, 1, D]
+            made = self._scored(part, None if depth is None else index.search(part[:, 0], depth), some)
+            lists.update(zip(places, made, strict=True))
+        return [
+            self._checked(lists[place], depths[place], query[place : place + 1], one) for place, one in enumerate(asked)
+        ]
 
-    def _checked(self, found: Recommendations, query: Query, one: Asked) -> Recommendations:
+    def _checked(self, found: Recommendations, depth: Depth | None, query: Query, one: Asked) -> Recommendations:
         """The list itself, or the exact one: where it is too short, and now and then to see how good the index is."""
-        self.counts["indexed"] += 1
-        looked_at = self.counts["indexed"] % CHECK == 1
-        if len(found) == one.ask.k and not looked_at:
+        if depth is None:
+            self.counts["exact"] += 1
             return found
-        (exact,) = self._scored(query, None, [one])
-        if looked_at:
+        if len(found) < one.ask.k:
+            self.counts["exact"] += 1
+            return self._scored(query, None, [one])[0]
+        self.counts["indexed"] += 1
+        if self.counts["indexed"] % CHECK == 0:
+            exact = self._scored(query, None, [one])[0]
             self.counts["checked"] += len(exact)
             self.counts["found"] += len(set(exact.ids) & set(found.ids))
-        return exact
+        return found
 
     def _scored(self, query: Query, pool: Tensor | None, asked: Sequence[Asked]) -> list[Recommendations]:
         """The best of the items `pool` [C] or, of each row's own, [b, C]; None: of all."""
@@ -141,9 +145,3 @@ class Chooser:
         for place, numbers in enumerate(rows):
             hidden[place, : len(numbers)] = numbers
         return torch.from_numpy(hidden)
-
-
-def _candidates(one: Asked) -> int:
-    """How many the index is asked for, in powers of two."""
-    needed = SPARE * (one.ask.k + len(one.ask.exclude) + len(one.seen))
-    return max(CANDIDATES, 1 << (needed - 1).bit_length())

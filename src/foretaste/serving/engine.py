@@ -16,7 +16,6 @@ What it promises, for every model and every store:
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -61,12 +60,12 @@ class Engine:
         self.stepper = Stepper(trained, self.config.precision, self.config.rules)
         rules = self.config.rules or Rules.of_recommender(trained.facts)
         self.planner = Planner(self.stepper, rules, self.config, store.read_base)
-        self.chooser = Chooser(trained, self._index())
         self.counts: Counter[str] = Counter()
         """Asks, events by outcome, states made again ("again"), and asks begun again because another engine was faster
         ("conflicts")."""
         self._quiet = 0.0
         self._claim(replay)
+        self.chooser = Chooser(trained, self._index())
 
     def ask(self, ask: Ask) -> Told:
         """One ask, or its error raised."""
@@ -155,8 +154,11 @@ class Engine:
         if self.config.retrieval == "exact":
             return None
         index = Approximate(self.trained.model, recall=self.config.recall)
-        poor = index.recall < self.config.recall
-        LOGGER.log(logging.WARNING if poor else logging.INFO, "the index is made", extra={"facts": index.facts})
+        if index.depths:
+            LOGGER.info("the index is made", extra={"facts": index.facts})
+        else:
+            said = "an index gains nothing with these items: every list is made exactly"
+            LOGGER.warning(said, extra={"facts": index.facts})
         return index
 
     def close(self) -> None:

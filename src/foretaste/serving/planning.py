@@ -11,9 +11,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from foretaste.config import Config
 from foretaste.data.rules import Edge, Happened, Rules, Step, walk
@@ -45,7 +45,13 @@ class EngineConfig(Config):
     retrieval: Literal["exact", "approximate"] = "exact"
     """Score every item for every list, or find some hundred candidates in an index first: for millions of items."""
     recall: float = Field(0.99, gt=0, le=1)
-    """Share of the exact best 20 that such an index is to find, measured when it is made."""
+    """Share of the exact best items that such an index is to find, measured when it is made."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.retrieval == "exact" and self.recall != type(self).model_fields["recall"].default:
+            raise ValueError(f"recall = {self.recall} is of an index: set retrieval = 'approximate', or leave it out")
+        return self
 
     @property
     def slack(self) -> int:

@@ -94,6 +94,7 @@ def build(plan: Plan) -> tuple[Gate, Store, dict[str, Any]]:
     import torch
 
     from foretaste.models.saved import Trained
+    from foretaste.retrieval.approximate import check
     from foretaste.serving.app import make_app
     from foretaste.serving.asks import Ask, Event
     from foretaste.serving.batcher import Batcher
@@ -117,6 +118,8 @@ def build(plan: Plan) -> tuple[Gate, Store, dict[str, Any]]:
             f"{plan.run} holds another recommender than the one that is served; to serve it, start the service again "
             "with --replay"
         )
+    if config.retrieval == "approximate":
+        check(trained.model)
     store = open_store(plan.store, durability=plan.durability, ttl=plan.ttl)
     try:
         engine = Engine(trained, store, config, replay=plan.replay)
