@@ -26,6 +26,7 @@ from foretaste.models.contract import Events, Query, SequenceModel, State, query
 from foretaste.models.saved import Trained
 from foretaste.training.loop import TrainConfig, train
 from foretaste.training.objective import pull
+from foretaste.training.settings import joined
 from tests.fresh import in_a_new_process, models_imported, peak_of_recommending, told_by_saved
 from tests.squares import squares
 from tests.variants import LEARNING, LEARNING_ON, VARIANTS
@@ -516,7 +517,7 @@ def learned_recall(name: str, kind_of_log: str, seed: int = 0, share: float = 1.
     training = log.sequences.of_part(TRAIN)
     model.count(training)
     if kind.learns == "gradient":
-        config = TrainConfig.of({**kind.recipe, **settings, "seed": seed})
+        config = TrainConfig.of(joined(kind.recipe, {**settings, "seed": seed}))
         train(model, training, config.with_(epochs=max(round(share * config.epochs), 1)))
     found = evaluate(model, log.sequences, PerStep().cases(log.sequences, TEST), cutoffs=(log.k,))
     return found.means()[f"recall@{log.k}"], log

@@ -176,7 +176,7 @@ def test_metrics_count_requests_and_events(client: TestClient) -> None:
 def test_metrics_say_what_an_index_found() -> None:
     app, engine = small_app()
     with TestClient(app, base_url="http://localhost") as client:
-        engine.chooser.counts.update(indexed=5, exact=2, checked=40, found=39)
+        engine.counts.update(indexed=5, exact=2, checked=40, found=39)
         lines = client.get("/metrics").text.splitlines()
     for what, count in (("indexed", 5), ("exact", 2), ("checked", 40), ("found", 39)):
         assert f'foretaste_work_total{{what="{what}"}} {count}.0' in lines

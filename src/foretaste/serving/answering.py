@@ -39,13 +39,14 @@ class Asked:
 class Chooser:
     """Scores and chooses for a trained model."""
 
-    def __init__(self, trained: Trained, index: Approximate | None = None) -> None:
+    def __init__(self, trained: Trained, index: Approximate | None, counts: Counter[str]) -> None:
+        """`counts` takes, where there is an index: lists from it ("indexed"), others made exactly ("exact"); of the former,
+        where one was compared with the exact list, that one's items ("checked"), and how many were found ("found").
+        """
         self.trained = trained
         self.index = index
         self.scorer = index or Exact(trained.model)
-        self.counts: Counter[str] = Counter()
-        """Lists from the index ("indexed"), and others that were made exactly beside it ("exact"); of those that were
-        compared with the exact ones, the items of these ("checked"), and how many of them were found ("found")."""
+        self.counts = counts
 
     def check(self, ask: Ask) -> None:
         """Refuse a wish that cannot be granted, before anything is taken in."""

@@ -62,10 +62,10 @@ class Engine:
         self.planner = Planner(self.stepper, rules, self.config, store.read_base)
         self.counts: Counter[str] = Counter()
         """Asks, events by outcome, states made again ("again"), and asks begun again because another engine was faster
-        ("conflicts")."""
+        ("conflicts"); and what `Chooser` counts of an index."""
         self._quiet = 0.0
         self._claim(replay)
-        self.chooser = Chooser(trained, self._index())
+        self.chooser = Chooser(trained, self._index(), self.counts)
 
     def ask(self, ask: Ask) -> Told:
         """One ask, or its error raised."""

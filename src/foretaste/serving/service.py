@@ -151,8 +151,8 @@ class Service:
         """Take over the counts of the engine and its batches into the metrics."""
         counts = self.engine.counts
         outcomes = {name: counts[name] for name in get_args(Outcome)}
-        work = {**self.batcher.counts, **{name: counts[name] for name in ("conflicts", "again")}}
-        work |= self.engine.chooser.counts
+        of_asks = ("conflicts", "again", "indexed", "exact", "checked", "found")
+        work = {**self.batcher.counts, **{name: counts[name] for name in of_asks}}
         self.metrics.follow(outcomes, work, len(self.batcher))
 
     async def _told(self, asks: Sequence[Ask], places: Sequence[Sequence[int]], count: int) -> list[Told]:
