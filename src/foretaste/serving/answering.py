@@ -40,8 +40,8 @@ class Chooser:
     """Scores and chooses for a trained model."""
 
     def __init__(self, trained: Trained, index: Approximate | None, counts: Counter[str]) -> None:
-        """`counts` takes, where there is an index: lists from it ("indexed"), others made exactly ("exact"); of the former,
-        where one was compared with the exact list, that one's items ("checked"), and how many were found ("found").
+        """`counts` takes, where there is an index, lists from it ("indexed") and others made exactly ("exact"); and of
+        lists made both ways, the items of the exact one ("checked") and those of them that were found ("found").
         """
         self.trained = trained
         self.index = index
