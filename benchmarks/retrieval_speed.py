@@ -28,6 +28,7 @@ from torch import Tensor
 from foretaste.data.files import write_text
 from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import VALIDATION
+from foretaste.evaluation.feeding import opening
 from foretaste.evaluation.protocols import PerStep
 from foretaste.models import model_class
 from foretaste.models.contract import Events, SequenceModel, seeded
@@ -56,11 +57,12 @@ def generated(items: int) -> SequenceModel:
 
 
 def asked(trained: Trained, data: Prepared) -> Tensor:
-    """Queries [n, D] of a session model, from validation cases spread evenly over the log."""
+    """Queries [n, D] of a model without users and times, from validation cases spread evenly over the log."""
     log = data.sequences
     cut = PerStep().cases(log, VALIDATION).cut
-    cut, begins = cut[np.linspace(0, len(cut) - 1, QUERIES).astype(int)], np.asarray(log.sessions)
-    histories = [np.asarray(log.items[begins[np.searchsorted(begins, one, "right") - 1] : one]).tolist() for one in cut]
+    cut = cut[np.linspace(0, len(cut) - 1, QUERIES).astype(int)]  # [n]
+    begins = opening(log, trained.model.scope, cut - 1)  # [n]
+    histories = [np.asarray(log.items[first:last]).tolist() for first, last in zip(begins, cut, strict=True)]
     with torch.inference_mode():
         nobody = torch.zeros(len(histories), dtype=torch.int64)
         state = trained.advance(Events.of(histories), trained.model.initial_state(nobody))

@@ -18,8 +18,8 @@ def rows_of(table: Tensor, index: Tensor) -> Tensor:
     The gradient of `index_select` adds up one row after the other there; on a GPU in any order, so it is not used.
     """
     if table.device.type != "cpu":
-        return table[index]
-    return table.index_select(0, index.reshape(-1)).view((*index.shape, *table.shape[1:]))
+        return table[index]                                                # [..., ...]
+    return table.index_select(0, index.reshape(-1)).view((*index.shape, *table.shape[1:]))  # [..., ...]
 
 
 def at_length(outputs: Tensor, before: Tensor, lengths: Tensor) -> Tensor:

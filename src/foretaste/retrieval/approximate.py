@@ -28,6 +28,7 @@ from torch import Tensor
 
 from foretaste.errors import NeedsError, TrainingError
 from foretaste.models.contract import Events, Query, SequenceModel, seeded
+from foretaste.models.layers import rows_of
 from foretaste.models.topk import top_k
 
 DEPTHS = (20, 100, 500)
@@ -84,11 +85,13 @@ class Approximate:
 
     def _depth(self, queries: Tensor, exact: Tensor, size: int, recall: float) -> Depth | None:
         """The fewest lists with which the candidates hold `recall` of the exact best [4 R, K]; None: all of them."""
-        for probes in (2**power for power in range(self.lists.bit_length())):
+        probes = 1
+        while probes < self.lists:
             depth = Depth(size, probes, 0.0)
             depth = replace(depth, recall=_share(exact, self.search(queries, depth)))
-            if depth.recall >= recall and probes < self.lists:
+            if depth.recall >= recall:
                 return depth
+            probes *= 2
         return None
 
     @property
@@ -123,13 +126,16 @@ class Approximate:
         return torch.from_numpy(found + 1).sort(1).values  # [B, F]
 
     def score(self, query: Query, pool: Tensor | None = None) -> Tensor:
-        """Exact scores [B, C] for a query [B, 1, D]: of the items `pool` [C], of own ones [B, C], or [B, I] of all."""
+        """Exact scores [B, C] for a query [B, 1, D]: of the items `pool` [C], of own ones [B, C], or [B, I] of all.
+
+        Own ones as in the model's `score`, from a matrix that is not made again for each answer.
+        """
         assert isinstance(query, Tensor)
         if pool is None or pool.dim() == 1:
             return self.model.score(query, pool)[:, 0]  # [B, C] or [B, I]
         place = (pool - 1).clamp(min=0)  # [B, C]
-        scores = torch.einsum("bd,bcd->bc", query[:, 0], self._rows[place])  # [B, C]
-        scores = scores if self._bias is None else scores + self._bias[place]
+        scores = torch.einsum("bd,bcd->bc", query[:, 0], rows_of(self._rows, place))  # [B, C]
+        scores = scores if self._bias is None else scores + rows_of(self._bias, place)
         return scores.masked_fill(pool == 0, float("-inf"))
 
 
