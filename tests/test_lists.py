@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import re
+from collections import Counter
 from pathlib import Path
 
 import duckdb
 import pytest
+import torch
+from torch import Tensor
 
 from foretaste import EventLog, Recommender, shop, splits
 from foretaste.data.prepared import Prepared
 from foretaste.data.vocabulary import Vocabulary
-from foretaste.errors import ConfigError, NeedsError, TrainingError
+from foretaste.errors import ConfigError, ForetasteError, NeedsError, TrainingError
 from foretaste.listing import write_lists
+from foretaste.retrieval.approximate import WALKS, Approximate, Depth
 from tests.shell import Shell
 
 
@@ -34,8 +39,8 @@ def read(path: Path) -> dict[object, list[tuple[object, str, float]]]:
     rows = duckdb.sql(f"SELECT * FROM '{path}' ORDER BY \"user\", rank").fetchall()
     assert [name for name, *_ in duckdb.sql(f"DESCRIBE FROM '{path}'").fetchall()][:3] == ["user", "rank", "item"]
     found: dict[object, list[tuple[object, str, float]]] = {}
-    for user, rank, item, title, score in rows:
-        found.setdefault(user, []).append((item, title, score))
+    for user, rank, item, *title, score in rows:
+        found.setdefault(user, []).append((item, title[0] if title else "", score))
         assert rank == len(found[user])
     return found
 
@@ -76,6 +81,89 @@ def test_the_command_writes_one_file_and_says_who_is_missing(log: EventLog, tmp_
     for out, said in (("l.txt", "written as .parquet or .csv"), ("no/such/l.csv", "")):
         ran = ft("lists", tmp_path / "pop", tmp_path / "log", "--out", tmp_path / out)
         assert (ran.status, said in ran.err) == ((2, True) if said else (0, True))
+
+
+def test_the_parts_of_the_users_are_together_all_of_them(log: EventLog, tmp_path: Path, ft: Shell) -> None:
+    prepared = log.prepare(folder=tmp_path / "log")
+    Recommender("gru4rec", epochs=1).fit(prepared).save(tmp_path / "run")
+    given = ("lists", tmp_path / "run", tmp_path / "log", "-k", 3, "--out")
+    ft.well(*given, tmp_path / "all.parquet")
+    parts = []
+    for part in (1, 2, 3):
+        said = ft.well(*given, tmp_path / f"{part}.csv", "--part", f"{part}/3").out
+        assert f"for {14 if part == 1 else 13} users" in said
+        parts.append(read(tmp_path / f"{part}.csv"))
+    whole = read(tmp_path / "all.parquet")
+    assert [len(part) for part in parts] == [14, 13, 13]
+    together = {user: listed for part in parts for user, listed in part.items()}
+    assert {user: [item for item, *_ in listed] for user, listed in together.items()} == {
+        user: [item for item, *_ in listed] for user, listed in whole.items()
+    }
+    assert "for 0 users" in ft.well(*given, tmp_path / "none.csv", "--part", "41/41").out
+    for wrong in ("0/3", "4/3", "3", "a/b", "1/", "-1/3"):
+        ran = ft(*given, tmp_path / "no.csv", f"--part={wrong}")
+        assert (ran.status, f"part = '{wrong}'; give which and of how many" in ran.err) == (2, True)
+
+
+def test_with_an_index_a_list_may_lack_an_item_and_no_score_is_off(
+    tmp_path: Path, ft: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Users 1 to 60 have 40 events, the 61st has 450: with them, its list is deeper than the best 20 or 100."""
+    pytest.importorskip("faiss")
+    draw, users = torch.Generator().manual_seed(4), [*range(1, 61)] * 40 + [61] * 450
+    columns = {"user": users, "item": torch.randint(4000, (len(users),), generator=draw).tolist()}
+    read_log = EventLog.read({**columns, "time": [*range(len(users))]}, user="user", item="item", time="time")
+    prepared = read_log.prepare(folder=tmp_path / "log")
+    recommender = Recommender("fmc", epochs=1, embedding_size=16).fit(prepared)
+    trained, size = recommender.trained, len(prepared.items)
+    centres = torch.randn(30, 16, generator=draw)
+    vectors = centres[torch.randint(30, (size,), generator=draw)] + 0.3 * torch.randn(size, 16, generator=draw)
+    for weight in trained.model.parameters():
+        weight.data[-size:] = vectors
+    recommender.save(tmp_path / "run")
+    given = ("lists", tmp_path / "run", tmp_path / "log", "-k", 15)
+    asked: Counter[int] = Counter()
+    search = Approximate.search
+
+    def watched(index: Approximate, query: Tensor, depth: Depth) -> Tensor:
+        found = search(index, query, depth)
+        if len(query) == 4 * WALKS:  # it is being made
+            return found
+        asked[depth.size] += len(query)
+        return found.masked_fill(torch.arange(len(query))[:, None] == 0, 0)  # one finds nothing
+
+    for extra, wanted in (((), {20: 61}), (("--leave-out-seen",), {100: 60, 500: 1})):
+        ft.well(*given, *extra, "--out", tmp_path / "exact.csv")
+        said = ft.well(*given, *extra, "--out", tmp_path / "index.csv", "--recall", "0.9").out
+        assert re.search(r"for 61 users; chosen by an index that finds 9\d\.\d% of the best 20, 9\d\.\d% of", said)
+        with monkeypatch.context() as patched:
+            patched.setattr(Approximate, "search", watched)
+            asked.clear()
+            write_lists(trained, prepared, tmp_path / "again.csv", 15, leave_out_seen=bool(extra), recall=0.9)
+        assert asked == wanted
+        exact, found, again = (
+            {user: {item: score for item, _, score in listed} for user, listed in lists.items()}
+            for lists in (read(tmp_path / f"{name}.csv") for name in ("exact", "index", "again"))
+        )
+        for user, listed in [*found.items(), *again.items()]:
+            assert len(listed) == 15
+            for item in listed.keys() & exact[user].keys():
+                assert listed[item] == pytest.approx(exact[user][item], abs=1e-5)
+            seen = {columns["item"][place] for place, one in enumerate(users) if one == user}
+            assert not extra or not seen & listed.keys()
+        alike = [len(exact[user].keys() & found[user].keys()) / 15 for user in exact]
+        assert sum(alike) / len(alike) > 0.85
+
+
+def test_an_index_that_cannot_be_had_is_said(log: EventLog, tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    prepared = log.prepare()
+    for name, recall, says in (("sr", 0.9, "by one inner product"), ("narm", 1.5, "recall = 1.5; give a share")):
+        trained = Recommender(name, **({} if name == "sr" else {"epochs": 1})).fit(prepared).trained
+        with pytest.raises(ForetasteError, match=says):
+            write_lists(trained, prepared, tmp_path / "l.csv", 2, recall=recall)
+    facts = write_lists(trained, prepared, tmp_path / "l.csv", 2, recall=0.9)
+    assert (facts["users"], facts["index"]["recall"]) == (40, {})  # 30 items: nothing is gained, and every list exact
 
 
 def test_columns_of_items_may_be_called_as_ours_are(log: EventLog, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ def lists(
     out: Path,
     k: Count = 10,
     leave_out_seen: Flag = False,
+    part: str = "1/1",
+    recall: float | None = None,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
@@ -37,15 +39,25 @@ def lists(
         How many a user.
     leave_out_seen
         Leave out what each user has had.
+    part
+        Some of the users alone: 3/8 takes every eighth, from the third on. 1/8 to 8/8 are all, on as many machines.
+    recall
+        Choose among some hundred candidates from an index that is to find so large a share of the exact best items,
+        such as 0.99: for millions of items. Default: score every item for every user.
     """
     from foretaste.cli import show
     from foretaste.data.prepared import Prepared
-    from foretaste.listing import write_lists
+    from foretaste.listing import Share, write_lists
     from foretaste.models.saved import Trained
     from foretaste.training.progress import Ranked
 
-    trained, log = Trained.load(run, device), Prepared.open(data)
-    found = write_lists(trained, log, out, k, leave_out_seen=leave_out_seen, progress=Ranked())
+    share, trained, log = Share.of(part), Trained.load(run, device), Prepared.open(data)
+    found = write_lists(
+        trained, log, out, k, leave_out_seen=leave_out_seen, share=share, recall=recall, progress=Ranked()
+    )
     new = found["not_in_training"]
     more = f"; {new:,} others were not in training and have no id here" if new else ""
+    if "index" in found:
+        held = ", ".join(f"{held:.1%} of the best {size}" for size, held in found["index"]["recall"].items())
+        more += f"; chosen by an index that finds {held}" if held else "; an index gains nothing here, and was not used"
     show(found, f"written: {out}, for {found['users']:,} users{more}", json)
