@@ -30,7 +30,7 @@ from tests.shell import Shell
 COMMANDS = ("demo", "prepare", "train", "evaluate", "recommend", "models", "recipes", "inspect", "doctor")
 LOADED_LATE = {
     "prepare": "prepare", "compare": "compare", "tune": "compare", "reproduce": "reproduce", "inspect": "inspect",
-    "serve": "serve", "replay": "replay", "train": "train", "lists": "lists",
+    "serve": "serve", "replay": "replay", "train": "train", "lists": "lists", "merge": "merge",
 }  # fmt: skip
 COLUMNS = ("--session", "session", "--item", "item", "--time", "time")
 SMALL = ("--set", "hidden_size=8", "--set", "embedding_size=8", "--set", "batch=64")

@@ -148,6 +148,11 @@ app.command(
     name="reproduce",
     help="Make a table of one of the five papers again, with the paper's number beside ours.",
 )
+app.command(
+    "foretaste.commands.merge:merge",
+    name="merge",
+    help="One comparison that was made in several folders, such as on several machines: all that is finished, in one.",
+)
 
 
 @app.command

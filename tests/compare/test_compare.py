@@ -196,6 +196,48 @@ def test_cases_tell_what_the_ranks_told(compared: Path, tmp_path: Path) -> None:
     assert summarise(place).line("bpr-mf").against is None
 
 
+def test_what_was_made_in_several_folders_is_one_comparison(compared: Path, tmp_path: Path, ft: Shell) -> None:
+    parts = {"a": ["twin-*", "bpr-mf-seed1*", "twin"], "b": ["pop-*", "bpr-mf-seed0*", "pop", "bpr-mf"], "c": []}
+    for name, without in parts.items():
+        shutil.copytree(compared, tmp_path / name, ignore=shutil.ignore_patterns("*.md", "*.csv", "*.html", *without))
+    said = ft.well("merge", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "whole").out
+    assert said.startswith("6 cells taken: ")
+    whole, made = summarise(Place(compared)), summarise(Place(tmp_path / "whole"))
+    assert made.lines[:3] == whole.lines[:3]
+    assert not made.line("paper").cells
+    assert (tmp_path / "whole" / "table.md").exists()
+    assert sorted(path.name for path in (tmp_path / "whole" / "models").iterdir()) == ["bpr-mf", "pop", "twin"]
+    before = {path: path.read_bytes() for path in (tmp_path / "whole" / "cells").iterdir()}
+    again = ft.well("merge", tmp_path / "c", "--out", tmp_path / "whole").out
+    assert again.startswith("0 cells taken, 6 were there already: ")
+    assert before == {path: path.read_bytes() for path in (tmp_path / "whole" / "cells").iterdir()}
+    weights = [Place(folder).model("bpr-mf") / "weights.safetensors" for folder in (compared, tmp_path / "whole")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_what_could_not_stand_in_one_table_is_not_merged(compared: Path, tmp_path: Path, ft: Shell) -> None:
+    shutil.copytree(compared, tmp_path / "other")
+    place = Place(tmp_path / "other")
+    cell = place.read("bpr-mf", 1)
+    assert cell is not None
+    place.cell("bpr-mf", 1).write_text(json.dumps({**cell, "chosen": {"learning_rate": 7.0}}))
+    grid = place.grid()
+    alone = Place(tmp_path / "alone")
+    shutil.copytree(compared, alone.folder)
+    alone.cell("bpr-mf", 1).unlink()
+    for changed, says in (
+        ({}, "was trained with {'learning_rate': 7.0}, and seed 0 of this row in"),
+        ({"data": "another"}, "this comparison was begun with data = "),
+        ({"metric": "mrr@20"}, "this comparison was begun with metric = 'recall@20', not 'mrr@20'"),
+    ):
+        (place.folder / "grid.json").write_text(json.dumps(grid.with_(**changed).as_dict()))
+        ran = ft("merge", place.folder, "--out", alone.folder)
+        assert (ran.status, says in ran.err, alone.cell("bpr-mf", 1).exists()) == (2, True, False)
+    for words, says in (((), "name at least one folder"), ((tmp_path / "none",), "no comparison was begun here")):
+        ran = ft("merge", *words, "--out", tmp_path / "new")
+        assert (ran.status, says in ran.err, (tmp_path / "new").exists()) == (2, True, False)
+
+
 def test_every_number_is_in_a_sheet(compared: Path) -> None:
     summary = summarise(Place(compared))
     read = {name: list(csv.DictReader((compared / f"{name}.csv").open())) for name in ("rows", "passes", "trials")}
