@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from foretaste.models import layers
-from foretaste.models.layers import additive_scores, at_length, masked_softmax, rows_of, slide, weighted_rows
+from foretaste.models.layers import Users, additive_scores, at_length, masked_softmax, rows_of, slide, weighted_rows
 
 
 def some(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -40,6 +41,36 @@ def test_rows_and_their_gradients_are_those_of_an_index_to_the_last_bit(shape: t
         assert torch.equal(found, wanted)
         given = torch.randn(wanted.shape, generator=rng)
         assert torch.equal(*(torch.autograd.grad(part, table, given)[0] for part in (found, wanted)))
+
+
+def test_a_user_never_seen_has_the_mean_and_costs_no_pass_over_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    users = Users(3, 2).double()
+    with torch.no_grad():
+        users.weight[1:] = torch.tensor([[1.0, 2.0], [3.0, 4.0], [8.0, 0.0]])
+    asked = torch.tensor([[0, 2], [0, 0]])
+    found = users(asked)
+    assert found.tolist() == [[[4, 2], [3, 4]], [[4, 2], [4, 2]]]
+    (grad,) = torch.autograd.grad(found.sum(), users.weight)
+    assert grad.tolist() == [[0, 0], [0, 0], [1, 1], [0, 0]]
+    users.eval()
+    assert users(asked).equal(found)
+    assert list(users.state_dict()) == ["weight"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Tensor, "sum", lambda *_: pytest.fail("taken anew"))
+        assert users(asked).equal(found)
+    with torch.no_grad():
+        users.weight[1] = torch.tensor([7.0, 2.0])
+    assert users(asked)[0].tolist() == [[6, 2], [3, 4]]
+    users.load_state_dict({"weight": torch.ones(4, 2)})
+    assert users(asked)[0].tolist() == [[1, 1], [1, 1]]
+    users.weight.data[1] = 4
+    assert users.train().eval()(asked)[0].tolist() == [[2, 2], [1, 1]]
+    assert users.float()(asked).dtype == torch.float32
+    with torch.inference_mode():
+        assert users.double()(asked)[0].tolist() == [[2, 2], [1, 1]]
+        assert Users(2, 1).eval()(asked[:1, :1]).isfinite().all()
+    users(asked).sum().backward()  # what was taken without gradients does no harm
+    assert Users(0, 2).eval()(asked[:1, :1]).tolist() == [[[0, 0]]]  # nobody is known
 
 
 def test_masked_softmax_of_nothing_is_zero_and_of_huge_scores_is_finite() -> None:

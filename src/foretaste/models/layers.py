@@ -2,14 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 CACHED = 2**17
 """Numbers of a block that is worked through while it lies in the cache."""
+
+
+class Users(nn.Embedding):
+    """Own vectors of users, by their numbers: [...] -> [..., D]. Who was never seen, 0, has the mean of all.
+
+    No gradient flows through the mean. Outside training it is taken once, so that a stranger costs no more than anybody
+    else, and anew where weights were loaded or changed.
+    """
+
+    mean: Tensor
+
+    def __init__(self, n_users: int, size: int) -> None:
+        super().__init__(1 + n_users, size, padding_idx=0)                 # [1 + U, D], row 0 is padding
+        self.register_buffer("mean", torch.zeros(size), persistent=False)  # [D]
+        self._taken: tuple[int, int] | None = None
+
+    def forward(self, users: Tensor) -> Tensor:
+        """The vectors."""
+        vectors = super().forward(users)                                   # [..., D]
+        unknown = (users == 0)[..., None]                                  # [..., 1]
+        return torch.where(unknown, self._stranger(), vectors) if unknown.any() else vectors
+
+    def train(self, mode: bool = True) -> Self:
+        """As ever."""
+        self._taken = None
+        return super().train(mode)
+
+    def _stranger(self) -> Tensor:
+        """The mean [D]."""
+        keeps = not (self.training or self.weight.is_inference())
+        now = (self.weight._version, self.weight.data_ptr()) if keeps else None
+        if now is None or now != self._taken:
+            mean = self.weight[1:].detach().sum(0) / max(self.num_embeddings - 1, 1)  # [D]
+            if now is None:
+                return mean
+            self.mean.copy_(mean)
+            self._taken = now
+        return self.mean
 
 
 def rows_of(table: Tensor, index: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ Left open or contradicted, and what was chosen (more in docs/rum.md):
   a hidden layer follows); alpha is add's. PREDICT: an inner product, or one hidden layer over [p_u; q] as in He et al.,
   WWW 2017. No sigmoid: the loss has it.
 - The penalty of eq. 5 is on all parameters. Here it is `l2`, on p* and q of what a step asks and scores; 0 by default.
-- A user who was not in training has the mean of all p*, one pass over that table a call.
+- A user who was not in training has the mean of all p*.
 - SGD, one event at a time in the authors' code, is Adam on batches of users here; docs/rum.md says how to repeat it.
 
 State, K = 20, D = 50: the user's number and K ids (88 bytes), or K values (4 kB). One event: O(1), or O(K D + D^2).
@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
 from foretaste.models.contract import Events, Query, SequenceModel, State
-from foretaste.models.layers import slide
+from foretaste.models.layers import Users, slide
 from foretaste.spaces import L2, RATE, OneOf, Space
 
 HELD = {"cpu": 2**19, "other": 2**26}
@@ -93,7 +93,7 @@ class RUM(SequenceModel):
         super().__init__(n_items, config, n_users)
         c = self.config
         D, merged = c.embedding_size, c.embedding_size * (2 if c.merge == "concat" else 1)
-        self.user = nn.Embedding(n_users + 1, D, padding_idx=0)            # p* [1 + U, D]
+        self.user = Users(n_users, D)                                      # p* [1 + U, D]
         self.item = nn.Embedding(n_items + 1, D, padding_idx=0)            # q [1 + I, D]
         self.beta: Tensor | float = nn.Parameter(torch.tensor(c.beta)) if c.learn_beta else c.beta
         if c.predict == "mlp":
@@ -110,15 +110,6 @@ class RUM(SequenceModel):
         """New values for `weight` from torch's current generator (see `contract.seeded`)."""
         uniform = self.config.init == "uniform"
         return nn.init.uniform_(weight, 0, 0.1) if uniform else nn.init.normal_(weight, std=0.01)
-
-    def taste(self, users: Tensor) -> Tensor:
-        """p* of each user; of one who was not in training, the mean."""
-        vectors: Tensor = self.user(users)                                 # [B, D]
-        unknown = users == 0                                               # [B]
-        if not bool(unknown.any()):
-            return vectors
-        mean = self.user.weight[1:].detach().sum(0) / max(self.n_users, 1)  # [D]
-        return torch.where(unknown[:, None], mean, vectors)                # [B, D]
 
     @abstractmethod
     def attend(self, q: Tensor, match: Tensor, filled: Tensor | None) -> Tensor:
@@ -199,12 +190,12 @@ class ItemRUM(RUM):
         B, T = events.shape
         slots = self._rings(events, state)                                 # [B, T, K]
         after = {"user": state["user"], "slots": slide(state["slots"], events.items.int(), events.lengths())}
-        user = self.taste(state["user"])[:, None].expand(B, T, -1)         # [B, T, D]
+        user = self.user(state["user"])[:, None].expand(B, T, -1)          # [B, T, D]
         return (self._ask(user, slots) if at is None else self._ask(user[at], slots[at])), after
 
     def query(self, state: State, now: Tensor | None = None) -> Query:
         """From the ring as it stands."""
-        return self._ask(self.taste(state["user"])[:, None], state["slots"][:, None])  # [B, 1, ...]
+        return self._ask(self.user(state["user"])[:, None], state["slots"][:, None])  # [B, 1, ...]
 
     def _rings(self, events: Events, state: State) -> Tensor:
         """The slots after each event, newest last: [B, T, K]"""
@@ -277,14 +268,14 @@ class FeatureRUM(RUM):
                 memory = torch.addcmul(memory, z[:, t, :, None], change)   # [B, K, D]  eq. 12, 13
                 kept.append(memory[who[first + t]])                        # [n, K, D]
         values = torch.cat(kept)[(row * T + place).argsort()]              # [N, K, D] one row after the other
-        query = {"user": self.taste(state["user"])[row.sort().values], "memory": values}  # [N, D], [N, K, D]
+        query = {"user": self.user(state["user"])[row.sort().values], "memory": values}  # [N, D], [N, K, D]
         if at is None:
             query = {name: part.view(B, T, *part.shape[1:]) for name, part in query.items()}  # [B, T, ...]
         return query, {"user": state["user"], "memory": memory}
 
     def query(self, state: State, now: Tensor | None = None) -> Query:
         """From the values as they stand."""
-        return {"user": self.taste(state["user"])[:, None], "memory": state["memory"][:, None]}  # [B, 1, ...]
+        return {"user": self.user(state["user"])[:, None], "memory": state["memory"][:, None]}  # [B, 1, ...]
 
     def explain(self, events: Events, state: State, items: Tensor | None = None) -> dict[str, Tensor]:
         """"features" [B, T, C, K]: z of each candidate; "values" [B, T, C, K]: q . m_k, what each slot says of it."""

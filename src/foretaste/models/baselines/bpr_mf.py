@@ -24,7 +24,7 @@ Left open by the paper, and what was chosen:
   user, and take the mean only to ask; here the mean is what is trained, so no vector a session is ever kept. An item
   that comes twice counts twice. Before any event p is 0, and the bias alone speaks.
 
-State: the user's number, 8 bytes, and one event is nothing to do. An unknown user costs one mean over U vectors a call.
+State: the user's number, 8 bytes, and one event is nothing to do.
 Without users: the sum of D numbers and a count; one event O(D).
 
 Checked against RUM's Table 2 on Instant Video (P / R / F1 / HR at 5, percent): the paper's BPR 1.198 / 1.624 / 1.300 /
@@ -43,7 +43,7 @@ from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
 from foretaste.models.contract import Events, Query, SequenceModel, State
-from foretaste.models.layers import at_length
+from foretaste.models.layers import Users, at_length
 from foretaste.spaces import L2, RATE, SIZE, Space
 
 SPREAD = 0.1
@@ -81,7 +81,7 @@ class BPRMF(SequenceModel):
         D = self.config.embedding_size
         self.scope = "user" if self.config.users else "session"
         if self.config.users:
-            self.user = nn.Embedding(n_users + 1, D, padding_idx=0)        # p [1 + U, D]
+            self.user = Users(n_users, D)                                  # p [1 + U, D]
         self.item = nn.Parameter(torch.empty(n_items, D))                  # q [I, D]
         self.bias = nn.Parameter(torch.empty(n_items)) if self.config.bias else None  # b [I]
         self.reset_parameters()
@@ -115,7 +115,7 @@ class BPRMF(SequenceModel):
         if not self.config.users:
             means, after = self._means(events, state)                      # [B, T, D]
             return (means if at is None else means[at]), after             # [B, T, D] or [N, D]
-        taste = user_vectors(self.user, state["user"])                     # [B, D]
+        taste = self.user(state["user"])                                   # [B, D]
         if at is not None:
             return taste[at.nonzero(as_tuple=True)[0]], state              # [N, D]
         return taste[:, None].expand(-1, events.shape[1], -1), state       # [B, T, D]
@@ -132,7 +132,8 @@ class BPRMF(SequenceModel):
     def query(self, state: State, now: Tensor | None = None) -> Query:
         """p."""
         if self.config.users:
-            return user_vectors(self.user, state["user"])[:, None]         # [B, 1, D]
+            known: Tensor = self.user(state["user"])[:, None]              # [B, 1, D]
+            return known
         return (state["sum"] / state["count"].clamp(min=1)[:, None])[:, None]  # [B, 1, D]
 
     def item_matrix(self) -> Tensor:
@@ -148,16 +149,3 @@ class BPRMF(SequenceModel):
         own = [(self.user.weight, users)] if self.config.users else []
         bias = [] if self.bias is None else [(self.bias, items - 1)]
         return [*own, (self.item, items - 1), *bias]
-
-
-def user_vectors(table: nn.Embedding, users: Tensor) -> Tensor:
-    """The vector of each user [B] -> [B, D]; for 0, one never seen, the mean of all, through which no gradient flows.
-
-    `table` [1 + U, D], whose row 0 is padding.
-    """
-    vectors: Tensor = table(users)                                         # [B, D]
-    unknown = (users == 0)[:, None]                                        # [B, 1]
-    if not unknown.any():
-        return vectors
-    mean = table.weight[1:].detach().sum(0) / max(table.num_embeddings - 1, 1)  # [D]
-    return torch.where(unknown, mean, vectors)

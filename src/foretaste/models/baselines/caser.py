@@ -40,9 +40,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
-from foretaste.models.baselines.bpr_mf import user_vectors
 from foretaste.models.contract import Events, Query, SequenceModel, State
-from foretaste.models.layers import slide
+from foretaste.models.layers import Users, slide
 from foretaste.spaces import RATE, SIZE, THIRD, OneOf, Space
 
 
@@ -102,7 +101,7 @@ class Caser(SequenceModel):
             self.F_down = nn.Linear(L, down)                               # F~
         self.W = nn.Linear(across * L + down * d, d)                       # with b
         if c.users:
-            self.user = nn.Embedding(n_users + 1, d, padding_idx=0)        # P [1 + U, d]
+            self.user = Users(n_users, d)                                  # P [1 + U, d]
         self.out = nn.Parameter(torch.empty(n_items, 2 * d if c.users else d))  # W' [I, Q]
         self.bias = nn.Parameter(torch.empty(n_items))                     # b' [I]
         self.reset_parameters()
@@ -169,7 +168,7 @@ class Caser(SequenceModel):
         z = torch.relu(self.W(found))                                      # [N, d]  eq. 8
         if not self.config.users:
             return z
-        return torch.cat([z, user_vectors(self.user, state["user"])[row]], -1)  # [N, 2d]  eq. 9
+        return torch.cat([z, self.user(state["user"])[row]], -1)           # [N, 2d]  eq. 9
 
     def item_matrix(self) -> Tensor:
         """W'."""

@@ -41,8 +41,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
-from foretaste.models.baselines.bpr_mf import SPREAD, user_vectors
+from foretaste.models.baselines.bpr_mf import SPREAD
 from foretaste.models.contract import Events, Query, SequenceModel, State
+from foretaste.models.layers import Users
 from foretaste.spaces import L2, RATE, SIZE, Space
 
 BASKET = 64
@@ -81,7 +82,7 @@ class FPMC(SequenceModel):
         super().__init__(n_items, config, n_users)
         D = self.config.embedding_size
         if self.config.users:
-            self.user = nn.Embedding(n_users + 1, D, padding_idx=0)        # U [1 + U, D]
+            self.user = Users(n_users, D)                                  # U [1 + U, D]
             self.liked = nn.Parameter(torch.empty(n_items, D))             # I [I, D]
         self.source = nn.Embedding(n_items + 1, D, padding_idx=0)          # F [1 + I, D]
         self.next = nn.Parameter(torch.empty(n_items, D))                  # T [I, D]
@@ -126,7 +127,7 @@ class FPMC(SequenceModel):
     def _answer(self, state: State, row: Tensor, basket: Tensor) -> Tensor:
         """The user of `row` [N] beside the mean of his basket [N, V], item numbers and 0 for none: [N, D or 2D]"""
         mean: Tensor = nn.functional.embedding_bag(basket, self.source.weight, mode="mean", padding_idx=0)  # [N, D]
-        return torch.cat([user_vectors(self.user, state["user"])[row], mean], -1) if self.config.users else mean
+        return torch.cat([self.user(state["user"])[row], mean], -1) if self.config.users else mean
 
     def item_matrix(self) -> Tensor:
         """I and T side by side."""

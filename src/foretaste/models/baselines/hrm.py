@@ -34,9 +34,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
-from foretaste.models.baselines.bpr_mf import SPREAD, user_vectors
+from foretaste.models.baselines.bpr_mf import SPREAD
 from foretaste.models.baselines.fpmc import BASKET, Baskets
 from foretaste.models.contract import Events, Query, SequenceModel, State
+from foretaste.models.layers import Users
 from foretaste.spaces import L2, RATE, SIZE, THIRD, Space
 
 Aggregate = Literal["max", "avg"]
@@ -79,7 +80,7 @@ class HRM(SequenceModel):
         super().__init__(n_items, config, n_users)
         D = self.config.embedding_size
         if self.config.users:
-            self.user = nn.Embedding(n_users + 1, D, padding_idx=0)        # u [1 + U, D]
+            self.user = Users(n_users, D)                                  # u [1 + U, D]
         self.item = nn.Embedding(n_items + 1, D, padding_idx=0)            # v [1 + I, D]
         self.reset_parameters()
 
@@ -126,7 +127,7 @@ class HRM(SequenceModel):
         t = nn.functional.dropout(t, c.dropout, self.training)
         if not c.users:
             return t
-        u = user_vectors(self.user, state["user"])[row]                    # [N, D]
+        u = self.user(state["user"])[row]                                  # [N, D]
         u = nn.functional.dropout(u, c.dropout, self.training)
         h = torch.maximum(u, t) if c.outer == "max" else (u + t) / 2       # f2 [N, D]
         return torch.where((basket > 0).any(1, keepdim=True), h, u)

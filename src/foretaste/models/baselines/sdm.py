@@ -39,10 +39,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
-from foretaste.models.baselines.bpr_mf import user_vectors
 from foretaste.models.baselines.shan import ever_and_long, no_softmax, open_softmax, session_places, softmax_mean
 from foretaste.models.contract import Events, Query, SequenceModel, State
-from foretaste.models.layers import at_length, slide
+from foretaste.models.layers import Users, at_length, slide
 from foretaste.models.triangle import newest, recent, run, windowed_softmax
 from foretaste.spaces import Between, OneOf, Space
 
@@ -93,7 +92,7 @@ class SDM(SequenceModel):
         super().__init__(n_items, config, n_users)
         c, D = self.config, self.config.embedding_size
         self.item = nn.Embedding(n_items + 1, D, padding_idx=0)            # x [1 + I, D]
-        self.user = nn.Embedding(n_users + 1, D, padding_idx=0)            # e [1 + U, D]
+        self.user = Users(n_users, D)                                      # e [1 + U, D]
         self.lstms = nn.ModuleList(nn.LSTM(D, D, batch_first=True) for _ in range(c.layers))
         self.qkv = nn.Linear(D, 3 * D, bias=False)                         # W_Q, W_K, W_V of all heads
         self.W_O = nn.Linear(D, D, bias=False)
@@ -138,7 +137,7 @@ class SDM(SequenceModel):
     def forward(self, events: Events, state: State, at: Tensor | None = None) -> tuple[Query, State]:
         """Every prefix of every session in one pass (see `SequenceModel.forward`)."""
         steps, after = self._take_in(events, state)
-        e = user_vectors(self.user, state["user"])                         # [B, D]
+        e = self.user(state["user"])                                       # [B, D]
         if at is None:
             return self._answer(e[:, None].expand(-1, events.shape[1], -1), steps)[0], after  # [B, T, D]
         row, place = at.nonzero(as_tuple=True)                             # [N], [N]
@@ -146,7 +145,7 @@ class SDM(SequenceModel):
 
     def query(self, state: State, now: Tensor | None = None) -> Query:
         """The same answer from the state alone."""
-        return self._answer(user_vectors(self.user, state["user"]), state)[0][:, None]  # [B, 1, D]
+        return self._answer(self.user(state["user"]), state)[0][:, None]   # [B, 1, D]
 
     def _take_in(self, events: Events, state: State) -> tuple[State, State]:
         """What holds after each event [B, T, ...], under the state's names; and the state after the last."""
@@ -156,7 +155,7 @@ class SDM(SequenceModel):
         starts = (seen == 1) & events.mask                                 # [B, T]
         when = torch.arange(events.shape[1], device=seen.device)           # [T]
         begins = torch.where(starts, when, -1).cummax(1).values            # [B, T]
-        e = user_vectors(self.user, state["user"])[:, None]                # [B, 1, D]
+        e = self.user(state["user"])[:, None]                              # [B, 1, D]
         x = self.item(events.items)                                        # [B, T, D]
 
         after, h = {"user": state["user"]}, x
@@ -220,7 +219,7 @@ class SDM(SequenceModel):
         if not B * T:
             return {}
         steps, _ = self._take_in(events, state)
-        seen, e = steps["seen"], user_vectors(self.user, state["user"])[:, None]  # [B, T], [B, 1, D]
+        seen, e = steps["seen"], self.user(state["user"])[:, None]         # [B, T], [B, 1, D]
         h = self.item(events.items)                                        # [B, T, D]
         for layer in range(c.layers):
             h = steps[f"h{layer}"] + h if layer else steps["h0"]           # [B, T, D]

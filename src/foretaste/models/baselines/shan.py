@@ -39,9 +39,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
-from foretaste.models.baselines.bpr_mf import SPREAD, user_vectors
+from foretaste.models.baselines.bpr_mf import SPREAD
 from foretaste.models.contract import Events, Query, SequenceModel, State
-from foretaste.models.layers import at_length, slide
+from foretaste.models.layers import Users, at_length, slide
 from foretaste.models.triangle import LOWEST, newest, running_softmax
 from foretaste.spaces import L2, RATE, SIZE, Space
 
@@ -82,7 +82,7 @@ class SHAN(SequenceModel):
         super().__init__(n_items, config, n_users)
         D = self.config.embedding_size
         self.item = nn.Embedding(n_items + 1, D, padding_idx=0)            # x [1 + I, D]
-        self.user = nn.Embedding(n_users + 1, D, padding_idx=0)            # u [1 + U, D]
+        self.user = Users(n_users, D)                                      # u [1 + U, D]
         self.long, self.short = self.config.parts != "short", self.config.parts != "long"
         if self.long:
             self.W1 = nn.Linear(D, D)                                      # with b1
@@ -130,7 +130,8 @@ class SHAN(SequenceModel):
         return self._answer(self._users(state), state)[0][:, None]         # [B, 1, D]
 
     def _users(self, state: State) -> Tensor:
-        return user_vectors(self.user, state["user"])                      # [B, D]
+        users: Tensor = self.user(state["user"])                           # [B, D]
+        return users
 
     def _take_in(self, events: Events, state: State) -> State:
         """What holds after each event [B, T, ...], under the state's names."""

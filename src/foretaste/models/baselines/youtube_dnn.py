@@ -48,9 +48,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
-from foretaste.models.baselines.bpr_mf import user_vectors
 from foretaste.models.contract import Events, Query, SequenceModel, State
-from foretaste.models.layers import at_length, slide
+from foretaste.models.layers import Users, at_length, slide
 from foretaste.models.triangle import newest
 from foretaste.spaces import RATE, SIZE, THIRD, OneOf, Space
 
@@ -108,7 +107,7 @@ class YoutubeDNN(SequenceModel):
         self.scope = c.scope
         self.item = nn.Embedding(n_items + 1, D, padding_idx=0)            # E [1 + I, D]
         if c.users:
-            self.user = nn.Embedding(n_users + 1, D, padding_idx=0)        # [1 + U, D]
+            self.user = Users(n_users, D)                                  # [1 + U, D]
         if c.variant == "tower":
             sizes = (2 * D if c.users else D, *c.tower)
             self.tower = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
@@ -183,7 +182,7 @@ class YoutubeDNN(SequenceModel):
         if self.config.variant == "pool":
             return u
         if self.config.users:
-            u = torch.cat([u, user_vectors(self.user, state["user"])[row]], -1)  # [N, 2D]
+            u = torch.cat([u, self.user(state["user"])[row]], -1)          # [N, 2D]
         for layer in self.tower:
             u = torch.relu(layer(u))                                       # [N, .]
         return u
