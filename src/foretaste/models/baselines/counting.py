@@ -6,6 +6,7 @@ which they are taken, so the law holds to the last bit and what ties, ties. A we
 (1/3, a cosine) is rounded once, in the table: two sums of several such votes that are equal on paper, as SR and
 Item-KNN with `last` > 1 have them, may lie a unit or so apart, and then no rule for ties settles them.
 
+Where a log says which of its events are ever asked for (purchases, not clicks), all vote, and those alone get votes.
 Ties (`ties` of each Config). Counts are small numbers, so many items share one, and what is shown of them is chance
 unless it is settled. "latest": by how often the item occurs in the training log, then by how late it occurs there.
 "popularity": by the first alone, as most published figures have it. "none": left as they are. The place of an item in
@@ -228,13 +229,13 @@ class Table(Votes):
 def standing(log: Sequences, n_items: int, ties: Ties = "latest") -> Ints:
     """[I]: the place of each item in what settles a tie, higher is better; equal where nothing settles it.
 
-    By count in this log, then, for "latest", by the time of the last occurrence (its place, where there is no clock).
+    By count in this log (of what may be asked for), then, for "latest", by the last occurrence: its time, or its place.
     """
     items = np.asarray(log.items)
     last = np.full(n_items + 1, -1, dtype=np.int64)
     if ties == "latest":
         np.maximum.at(last, items, np.arange(len(items)) if log.times is None else np.asarray(log.times))
-    counts = np.bincount(items, minlength=n_items + 1)                     # [1 + I]
+    counts = np.bincount(items[log.may_be_target()], minlength=n_items + 1)  # [1 + I]
     if ties == "none":
         counts[:] = 0
     return dense_rank(last[1:], counts[1:])

@@ -1,8 +1,9 @@
 """POP: what most people took, to everyone. The floor that every model must beat.
 
-Score: how often the item occurs in the training log. Items with the same count are ordered by their last training
-occurrence, the later first; what was last seen at the same moment, or never, still ties. Counts are whole numbers and
-the order inside a tie is a fraction below 1, both in float64, where they stay exact.
+Score: how often the item occurs in the training log; where only some events are ever asked for (purchases, say), how
+often among those. Items with the same count are ordered by their last training occurrence, the later first; what was
+last seen at the same moment, or never, still ties. Counts are whole numbers and the order inside a tie is a fraction
+below 1, both in float64, where they stay exact.
 
 `days` counts the last N days of training alone: what is popular now. A moving shop changes fast, and then this beats
 many a model (a published comparison on beer reviews has seven days above most transformers). Items that tie, those not
@@ -67,14 +68,14 @@ class Pop(SequenceModel):
 
     def count(self, log: Sequences) -> None:
         """Occurrences of each item, and its place among those that tie as the fraction."""
-        items = np.asarray(log.items)
+        items, counted = np.asarray(log.items), log.may_be_target()
         place = standing(log, self.n_items)                                # [I]
         if self.config.days and len(items):
             if log.times is None:
                 raise NeedsError("popularity of the last days needs times, which this log does not have; set days = 0")
             times = np.asarray(log.times)
-            items = items[times > times.max() - self.config.days * DAY]
-        counts = np.bincount(items, minlength=self.n_items + 1)[1:]        # [I]
+            counted = counted & (times > times.max() - self.config.days * DAY)
+        counts = np.bincount(items[counted], minlength=self.n_items + 1)[1:]        # [I]
         self.counts = torch.from_numpy(counts + place / self.n_items).to(self.counts.device)
 
     def initial_state(self, users: Tensor) -> State:

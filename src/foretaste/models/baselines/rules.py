@@ -71,9 +71,11 @@ class SequentialRules(Table):
 
     def directed(self, log: Sequences, steps: int, decay: Decay, itself: bool) -> tuple[Ints, Floats]:
         """Pairs at most `steps` apart, and the sum of w(distance) over the occurrences of each."""
-        items = np.asarray(log.items)[np.asarray(log.items) > 0].astype(np.int64)  # [n]
+        known = np.asarray(log.items) > 0
+        items, wanted = np.asarray(log.items)[known].astype(np.int64), log.may_be_target()[known]  # [n], [n]
         sums = Sums((self.n_items + 1) ** 2)
         for earlier, later in pairs_of(log, log.offsets(self.scope), steps):
+            earlier, later = earlier[wanted[later]], later[wanted[later]]  # [P]
             one, other = items[earlier], items[later]                      # [P]
             weight = _weight(later - earlier, decay)                       # [P]
             if not itself:
@@ -129,22 +131,27 @@ class AssociationRules(Table):
 def companions(log: Sequences, n_items: int, within: Ints, once: bool, itself: bool) -> tuple[Ints, Floats]:
     """Pairs of items of one row, (I + 1) * one + other in both directions, and how often they met.
 
-    Met: an event of the one, and another of the other; with `once`, a row that holds both. `itself`: with itself too.
+    Met: an event of the one, and another of the other, which may be asked for; with `once`, a row that holds both.
+    `itself`: with itself too.
     """
-    items = np.asarray(log.items)[np.asarray(log.items) > 0].astype(np.int64)  # [n]
+    known = np.asarray(log.items) > 0
+    items, wanted = np.asarray(log.items)[known].astype(np.int64), log.may_be_target()[known]  # [n], [n]
     row = np.repeat(np.arange(len(within) - 1), np.diff(log.known[within]))  # [n]
     nth = nth_of_row(items, row)                                           # [n]
+    if once:  # it is enough that one of the item's events in the row may be
+        pair = np.unique(row * (n_items + 1) + items, return_inverse=True)[1]  # [n]
+        wanted = np.bincount(pair, wanted)[pair] > 0                       # [n]
     sums = Sums((n_items + 1) ** 2)
     for a, b in pairs_of(log, within):
         same = items[a] == items[b]                                        # [P]
         some = ~same | itself                                              # [P]
         if once:
             some &= (nth[a] == 0) & (nth[b] == same)
-        one, other = items[a[some]], items[b[some]]                        # [P']
+        a, b = a[some], b[some]                                            # [P']
+        one, other = items[a], items[b]                                    # [P']
         back = (other != one) | (not once)                                 # [P'] a row meets itself once
-        pairs = one * (n_items + 1) + other, (other * (n_items + 1) + one)[back]
-        for part in pairs:
-            sums.add(part)
+        sums.add((one * (n_items + 1) + other)[wanted[b]])
+        sums.add((other * (n_items + 1) + one)[back & wanted[a]])
     return sums.all()
 
 

@@ -98,6 +98,7 @@ class SessionIndex(nn.Module):
     items: Tensor
     places: Tensor
     prior: Tensor
+    wanted: Tensor
 
     def __init__(self, n_items: int, most: int, *, places: bool = False) -> None:
         super().__init__()
@@ -108,6 +109,7 @@ class SessionIndex(nn.Module):
         self.register_buffer("items", torch.zeros(0, dtype=torch.int32))   # of each session, ascending
         self.register_buffer("places", torch.zeros(0, dtype=torch.int32))  # of the last time in its session, from 1
         self.register_buffer("prior", torch.zeros(0, dtype=torch.float64))  # [S] of a session's similarity, or none: 1
+        self.register_buffer("wanted", torch.zeros(0, dtype=torch.bool))   # items that may be asked for, or none: all
 
     def build(self, log: Sequences) -> tuple[Ints, Ints]:
         """Take in a log: the last second of each session [S] (its place where there is no clock), and in how many
@@ -134,6 +136,9 @@ class SessionIndex(nn.Module):
         self.put("lists", session[by_item][short])
         self.put("session_starts", _starts(np.bincount(session, minlength=len(latest))))
         self.put("items", item)
+        if log.target is not None:
+            asked = np.unique(key[log.may_be_target()[known]])             # distinct pairs
+            self.put("wanted", np.isin(key[kept], asked, assume_unique=True))
         if self.with_places:
             self.put("places", place)
         return end[latest], found
@@ -200,6 +205,7 @@ class SessionIndex(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
         """A saved index brings its own sizes, and is looked through: what points outside is refused."""
+        state_dict.setdefault(prefix + "wanted", self.wanted[:0])  # one of an earlier version has none
         given = {name: state_dict.get(prefix + name, buffer) for name, buffer in self.named_buffers()}
         for name, value in given.items():
             setattr(self, name, getattr(self, name).new_zeros(value.shape))
@@ -210,6 +216,7 @@ class SessionIndex(nn.Module):
             _lie_in(given["lists"], 0, n_sessions) and _lie_in(given["items"], 1, self.n_items + 1),
             given["places"].numel() == given["items"].numel() * self.with_places,
             given["prior"].numel() in (0, n_sessions),
+            given["wanted"].numel() in (0, given["items"].numel()),
         ]
         if not all(fits):
             raise SavedFileError("the index of sessions points outside itself: copy the folder again, or train again")

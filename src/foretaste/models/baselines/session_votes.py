@@ -8,6 +8,9 @@ exact to 2^-36 of it; a vote is never less than that, so what any neighbour hold
 
 The query names the neighbours and their votes, so that a list of candidates costs no more than its neighbours.
 
+Where a log says which of its events are ever asked for, an item gets votes from the sessions in which it was such an
+event; what is shared, and so who is a neighbour, goes by all events.
+
 Letters as in contract.py, and: V neighbours of the question that has the most, M neighbours of some questions, E what
 they hold, S sessions of the index.
 """
@@ -198,6 +201,8 @@ class Neighbours(SequenceModel):
         vote = self.votes(query, row, slot, size, item, place)             # [E]
         if least is not None:
             vote = np.maximum(vote, np.repeat(least[row], size))           # [E]
+            if self.index.wanted.numel():
+                vote *= array(self.index.wanted)[place]                    # [E] the others get none
         if items is None:
             cell = np.repeat(row * self.n_items - 1, size) + item          # [E]
             return _added(cell, vote, n, self.n_items)
