@@ -5,8 +5,9 @@ The memory itself (equations 4-8) is in routing.py.
 
 Left open or contradicted by the paper, and what was chosen (docs/dman.md has the whole list):
 - The blocks. The equations have no residual, norm, feed-forward, scaling or positions; the text cites SASRec. Default:
-  SASRec's block (pre-norm, one head, 1 / sqrt(D), dropout 0.2), learned positions, a second table for the cached
-  segment, norms on what is read from slots, norms and scale in the routing. `bare=True`: the equations alone.
+  a block as SASRec's equations have it (pre-norm, what is found added to x, one head, 1 / sqrt(D), dropout 0.2),
+  learned positions, a second table for the cached segment, norms on what is read from slots, norms and scale in the
+  routing. `bare=True`: the equations alone.
 - Levels. Layer l reads memory l - 1, so there is one memory a level 0..L-1 (0: the embedded events).
 - When segment n is complete, segment n - 1 is absorbed, and n becomes the cache: no overlap, no gap. Without a cache
   (`nran`) segment n is absorbed at once. Before the first absorption there is no long branch, and the gate is 1.
@@ -40,7 +41,7 @@ from foretaste.spaces import Between, OneOf, Space
 
 
 class Block(nn.Module):
-    """One layer: the attention alone (bare), or SASRec's block around it."""
+    """One layer: the attention alone (bare), or the block of SASRec's equations around it."""
 
     def __init__(self, size: int, bare: bool, dropout: float, slots: bool = False) -> None:
         super().__init__()

@@ -2,8 +2,10 @@
 
 Rows (sessions or users, by the model's scope) are shuffled, then sorted by length inside pools of some batches, so a
 batch holds rows of like length and little padding, while the order of batches stays random. A batch holds about
-`budget` targets. Rows longer than `chunk` events run on in further steps with the state carried over and detached
-(truncated back-propagation).
+`budget` known events, which are as many targets where each is asked for what follows it; of a session or a purchase in
+many events there are fewer, of several next events more. Rows longer than `chunk` events run on in further steps with
+the state carried over and detached (truncated back-propagation). Such a step has only what is left of the longest rows,
+and moves the weights as any other: where few rows are much longer than `chunk`, their late events weigh more each.
 
 Session-parallel batches (`parallel_batches`; Hidasi et al., ICLR 2016, section 3.1.1) are the other way: some rows
 side by side, one event of each a step, and a row that has ended makes room for the next. `before` says of each row of a

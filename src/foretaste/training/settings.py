@@ -77,7 +77,8 @@ class TrainConfig(Config):
     average: float = Field(0.0, ge=0, lt=1)
     """Decay of a running average of the weights, which is then what is validated and kept; 0 for none."""
     batch: int = Field(512, ge=1)
-    """Targets a step, about; rows are taken whole. Says nothing where rows run in `parallel`."""
+    """Events a step, about, and as many targets where each is asked for what follows; rows are taken whole. Says
+    nothing where rows run in `parallel`."""
     chunk: int = Field(512, ge=1)
     """Longest piece of a history that gradients flow through; in `parallel` rows, `stride` is."""
     parallel: int = Field(0, ge=0)
@@ -151,13 +152,14 @@ def joined(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     """A recipe, and what a caller changes of it.
 
     Where the caller names another loss, the options of the recipe's stay behind, and so do its negatives where the
-    other loss draws none; where another optimizer, what is the recipe's alone. What the caller gives beside it is taken
-    as it is.
+    other loss draws none; where another optimizer, its rate (a fifth for Adagrad is far too much for Adam) and what is
+    the recipe's optimizer's alone. What the caller gives beside it is taken as it is.
     """
     kept = dict(recipe)
-    if given.get("optimizer") in get_args(Optimizer):
-        for name, optimizer in OWN.items():
-            if optimizer != given["optimizer"]:
+    optimizer = given.get("optimizer")
+    if optimizer in get_args(Optimizer) and optimizer != kept.get("optimizer", TrainConfig().optimizer):
+        for name in ("learning_rate", *OWN):
+            if OWN.get(name) != optimizer:
                 kept.pop(name, None)
     loss = given.get("loss", kept.get("loss"))
     if loss in LOSSES and loss != kept.get("loss", TrainConfig().loss):

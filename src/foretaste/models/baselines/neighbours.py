@@ -15,8 +15,8 @@ push items of the session up: those are scored like any other.
 Left open, and what was chosen:
 - An item that comes again in s stands at its newest place; steps and lengths count events, |s| distinct items.
 - linear is 1 - 0.1 steps and never below 0 (session-rec and Serenade run into negative weights; session-rec's linear
-  score_weighting is 0.9 for the newest item, not 1, and 0 for every click after a session's tenth). What weighs nothing
-  looks for no neighbours.
+  weighting is 0 for every click after a session's tenth, its linear score_weighting 0.9 for the newest item, not 1).
+  What weighs nothing looks for no neighbours.
 - idf goes by the sessions that hold i, so it is never below 0 (session-rec: by events).
 - Equally similar sessions: the later one. Equal scores: `ties`, which also orders all that no neighbour holds.
 

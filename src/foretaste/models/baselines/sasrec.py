@@ -35,7 +35,9 @@ Left open or contradicted by the papers, and what was chosen:
 - The maps to Q, K, V and LiGR's after the heads have no bias; in the three codes they have one.
 - One table of items, read and scored, as in SASRec's paper; gSASRec's code scores with a second one unless told not to.
 - Initial weights: N(0, 0.02^2) for embeddings, Xavier for maps, 0 for biases.
-- Adam's beta2 is 0.98, as in the paper. It matters: with many negatives a binary loss has first gradients a thousand
+- gSASRec has SASRec's sizes and beta2; for MovieLens 1M its authors' code has W = 200, D = 128 and more, dropout 0.1 or
+  none, and beta2 0.999.
+- Adam's beta2 is 0.98, SASRec's. It matters: with many negatives a binary loss has first gradients a thousand
   times its later ones; at the usual 0.999 they are remembered, and steps kept small, for ten thousand steps. But of a
   large catalogue each item is a target so rarely that 0.98 hinders it: there take 0.999 (docs/baselines.md).
 - The paper's batch of 128 users is about 2,560 targets on short histories.

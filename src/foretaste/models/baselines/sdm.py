@@ -14,7 +14,8 @@ Left open or simplified, and what was chosen:
 - A session of more than W = 50 events is cut, as in the paper: a new one begins with event 51. So self-attention never
   sees more than 50 states, and they are all that a ring has to keep.
 - Self-attention: scaled by the root of a head's size, then h + W_O [heads], then a norm, as in the authors' code;
-  `residual=False` is the equation as printed. The user's attention is as printed, neither scaled nor mapped.
+  `residual=False` is the equation as printed. No map has a bias, and attention weights are not dropped, as they are in
+  that code. The user's attention is as printed, neither scaled nor mapped.
 - All vectors have one size, so that e_u can be compared with ^h and g. Layers of the LSTM after the first add what
   they read; 2 of them, 128 numbers, dropout 0.2 before each layer and after the heads are the authors' settings.
 - With no closed session z = 0, and p = tanh(b_p); with no open one s = 0. So a first answer is the gate's share of p.
