@@ -13,7 +13,7 @@ from cyclopts import CycloptsError
 
 from foretaste.errors import ForetasteError
 
-RESUMED = ("train", "compare", "tune", "reproduce")
+RESUMED = ("train", "compare", "tune", "reproduce", "merge")
 """Commands that go on where they were stopped when the same one is given again."""
 
 

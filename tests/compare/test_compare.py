@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -196,46 +197,120 @@ def test_cases_tell_what_the_ranks_told(compared: Path, tmp_path: Path) -> None:
     assert summarise(place).line("bpr-mf").against is None
 
 
-def test_what_was_made_in_several_folders_is_one_comparison(compared: Path, tmp_path: Path, ft: Shell) -> None:
-    parts = {"a": ["twin-*", "bpr-mf-seed1*", "twin"], "b": ["pop-*", "bpr-mf-seed0*", "pop", "bpr-mf"], "c": []}
+def parted(compared: Path, tmp_path: Path, **parts: list[str]) -> list[Path]:
+    """Copies of a comparison, each without what is named."""
     for name, without in parts.items():
         shutil.copytree(compared, tmp_path / name, ignore=shutil.ignore_patterns("*.md", "*.csv", "*.html", *without))
-    said = ft.well("merge", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "whole").out
-    assert said.startswith("6 cells taken: ")
-    whole, made = summarise(Place(compared)), summarise(Place(tmp_path / "whole"))
-    assert made.lines[:3] == whole.lines[:3]
-    assert not made.line("paper").cells
-    assert (tmp_path / "whole" / "table.md").exists()
-    assert sorted(path.name for path in (tmp_path / "whole" / "models").iterdir()) == ["bpr-mf", "pop", "twin"]
-    before = {path: path.read_bytes() for path in (tmp_path / "whole" / "cells").iterdir()}
-    again = ft.well("merge", tmp_path / "c", "--out", tmp_path / "whole").out
-    assert again.startswith("0 cells taken, 6 were there already: ")
-    assert before == {path: path.read_bytes() for path in (tmp_path / "whole" / "cells").iterdir()}
-    weights = [Place(folder).model("bpr-mf") / "weights.safetensors" for folder in (compared, tmp_path / "whole")]
+    return [tmp_path / name for name in parts]
+
+
+def held(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_was_made_in_several_folders_is_one_comparison(
+    compared: Path, clicks: Path, tmp_path: Path, ft: Shell
+) -> None:
+    a, b, c = parted(
+        compared, tmp_path, a=["twin-*", "bpr-mf-seed1*", "twin"], b=["pop-*", "bpr-mf-seed0*", "pop", "bpr-mf"], c=[]
+    )
+    out = tmp_path / "whole"
+    said = ft.well("merge", a, b, "--out", out, "--data", clicks).out
+    assert said.startswith(f"6 cells taken: {out}\n")
+    whole, made = summarise(Place(compared)), summarise(Place(out))
+    assert {line.name: line for line in made.lines} == {line.name: line for line in whole.lines}
+    assert "- paper: model 'asars' needs dwell" in (out / "table.md").read_text()  # what failed says so as before
+    assert sorted(path.name for path in (out / "models").iterdir()) == ["bpr-mf", "pop", "twin"]
+    weights = [Place(folder).model("bpr-mf") / "weights.safetensors" for folder in (compared, out)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+    before = held(out / "cells")
+    assert ft.well("merge", c, out, "--out", out).out.startswith("0 cells taken, 6 in more than one folder: ")
+    assert before == held(out / "cells")
+    assert json.loads(ft.well("merge", c, "--out", out, "--json").out)["rows"].keys() == {
+        "pop",
+        "twin",
+        "bpr-mf",
+        "paper",
+    }
 
 
-def test_what_could_not_stand_in_one_table_is_not_merged(compared: Path, tmp_path: Path, ft: Shell) -> None:
-    shutil.copytree(compared, tmp_path / "other")
-    place = Place(tmp_path / "other")
-    cell = place.read("bpr-mf", 1)
-    assert cell is not None
-    place.cell("bpr-mf", 1).write_text(json.dumps({**cell, "chosen": {"learning_rate": 7.0}}))
-    grid = place.grid()
-    alone = Place(tmp_path / "alone")
-    shutil.copytree(compared, alone.folder)
-    alone.cell("bpr-mf", 1).unlink()
-    for changed, says in (
-        ({}, "was trained with {'learning_rate': 7.0}, and seed 0 of this row in"),
-        ({"data": "another"}, "this comparison was begun with data = "),
-        ({"metric": "mrr@20"}, "this comparison was begun with metric = 'recall@20', not 'mrr@20'"),
+def test_a_cell_that_is_taken_brings_all_that_is_its_own(compared: Path, tmp_path: Path, ft: Shell) -> None:
+    """What another training left beside a cell that is gone, or said of its failure, is no part of the new one."""
+    (a,) = parted(compared, tmp_path, a=["bpr-mf-seed*.json"])
+    place = Place(a)
+    shutil.copyfile(place.ranks("pop", 0), place.ranks("bpr-mf", 0))
+    (place.model("bpr-mf") / "weights.safetensors").write_bytes(b"of another")
+    place.failure("bpr-mf", 1).write_text('{"row": "bpr-mf", "seed": 1, "refused": false, "why": "for want of memory"}')
+    place.run("bpr-mf", 0).mkdir(parents=True)
+    assert ft.well("merge", compared, "--out", a).out.startswith("2 cells taken, 4 in more than one folder: ")
+    assert summarise(place).lines == summarise(Place(compared)).lines
+    names = ("ranks", "cases", "models", "cells")
+    assert {name: held(a / name) for name in names} == {name: held(compared / name) for name in names}
+    assert not list((a / "runs").iterdir())
+    published = parted(compared, tmp_path, published=["ranks", "cases"])[0]
+    ft.well("merge", published, "--out", tmp_path / "again")
+    assert [line.against for line in summarise(Place(tmp_path / "again")).lines] == [
+        line.against for line in summarise(Place(compared)).lines
+    ]  # tests outlive the cases
+
+
+def test_the_words_are_those_of_the_first_folder(compared: Path, tmp_path: Path, ft: Shell) -> None:
+    a, b = parted(compared, tmp_path, a=["pop-*"], b=["twin-*", "bpr-mf-*"])
+    grid = Place(b).grid()
+    other = [row.with_(settings={"embedding_size": 9}) if row.name == "bpr-mf" else row for row in grid.rows]
+    changed = grid.with_(title="Old words", show=("recall@20", "ndcg@20"), rows=tuple(other), data=grid.data.partition("-")[0])
+    (b / "grid.json").write_text(json.dumps(changed.as_dict()))  # a row that it never made is no obstacle
+    for folders in ((a, b), (b, a)):
+        out = tmp_path / f"from-{folders[0].name}"
+        assert ft.well("merge", *folders, "--out", out).out.startswith("6 cells taken: ")
+        made = Place(out).grid()
+        assert (made.title == "Old words") == (folders[0] == b)
+        assert made.row("bpr-mf").settings == grid.row("bpr-mf").settings
+        assert made.data == grid.data
+
+
+def test_what_could_not_stand_in_one_table_is_not_merged(
+    compared: Path, clicks: Path, tmp_path: Path, ft: Shell
+) -> None:
+    other, alone = parted(compared, tmp_path, other=[], alone=["bpr-mf-seed1*"])
+    place, grid, before = Place(other), Place(other).grid(), held(alone)
+    cell = json.loads(place.cell("bpr-mf", 1).read_text())
+    rows = [row.with_(settings={"embedding_size": 9}) if row.name == "bpr-mf" else row for row in grid.rows]
+    for changed, said, says in (
+        (
+            {},
+            {**cell, "chosen": {"learning_rate": 7.0}},
+            r"was trained with \{'learning_rate': 7.0\}, and .*bpr-mf-seed0",
+        ),
+        ({"data": "another"}, cell, "other: was begun with data = 'another', and what it is merged with"),
+        ({"metric": "mrr@20"}, cell, "was begun with metric = 'mrr@20', and what it is merged with with 'recall@20'"),
+        ({"rows": tuple(rows)}, cell, "is of a row with other settings or another budget than .*bpr-mf-seed0.json"),
+        ({}, {}, "bpr-mf-seed1.json: not a finished cell"),
     ):
-        (place.folder / "grid.json").write_text(json.dumps(grid.with_(**changed).as_dict()))
-        ran = ft("merge", place.folder, "--out", alone.folder)
-        assert (ran.status, says in ran.err, alone.cell("bpr-mf", 1).exists()) == (2, True, False)
-    for words, says in (((), "name at least one folder"), ((tmp_path / "none",), "no comparison was begun here")):
-        ran = ft("merge", *words, "--out", tmp_path / "new")
-        assert (ran.status, says in ran.err, (tmp_path / "new").exists()) == (2, True, False)
+        (other / "grid.json").write_text(json.dumps(grid.with_(**changed).as_dict()))
+        place.cell("bpr-mf", 1).write_text(json.dumps(said))
+        ran = ft("merge", other, "--out", alone)
+        assert ran.status == 2
+        assert re.search(says, ran.err), ran.err
+        assert held(alone) == before
+    new = tmp_path / "new"
+    empty = parted(compared, tmp_path, empty=["cells"])[0]
+    for words, says in (
+        ((), "name at least one folder"),
+        ((tmp_path / "none",), "no comparison was begun here"),
+        ((empty,), "no cell is finished, so nothing is merged"),
+        ((alone, "--data", tmp_path / "none"), "none"),
+    ):
+        ran = ft("merge", *words, "--out", new)
+        assert (ran.status, says in ran.err, (new / "cells").exists()) == (2, True, False)
+    for folder in (clicks, Place(compared).model("pop")):
+        ran = ft("merge", alone, "--out", folder)
+        assert (ran.status, "holds a prepared log or a recommender" in ran.err) == (2, True)
+    columns = shop(n_users=20, n_items=40, seed=4).columns
+    log = EventLog.read(columns, user="user", session="session", item="item", time="time")
+    log.prepare(GlobalTime(fraction=0.2), folder=tmp_path / "log")
+    ran = ft("merge", alone, "--out", new, "--data", tmp_path / "log")
+    assert (ran.status, "is not the log that" in ran.err, (new / "cells").exists()) == (2, True, False)
 
 
 def test_every_number_is_in_a_sheet(compared: Path) -> None:

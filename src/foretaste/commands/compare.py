@@ -10,13 +10,12 @@ from typing import Any
 from foretaste import words
 from foretaste.compare.grid import Grid, Place, Row, lengths
 from foretaste.compare.publish import fingerprint, publish
-from foretaste.compare.run import alone, run
+from foretaste.compare.run import alone, refuse_taken, run
 from foretaste.compare.summary import facts_of
 from foretaste.compare.tracked import TrackedCells
 from foretaste.compare.trials import Bench, Crew, check
 from foretaste.compare.written import markdown, plain
 from foretaste.data.files import write_text
-from foretaste.data.folders import MANIFEST
 from foretaste.data.prepared import Prepared
 from foretaste.data.sequences import PARTS, TEST, VALIDATION
 from foretaste.errors import ConfigError, TrainingError, nearest
@@ -95,8 +94,7 @@ def compare(
         raise ConfigError("compare: give a folder written by `foretaste prepare`, or --simulated")
     if seeds < 1:
         raise ConfigError(f"seeds = {seeds}; give at least 1")
-    if any((out / name).exists() for name in (MANIFEST, "recommender.json")):
-        raise ConfigError(f"{out}: holds a prepared log or a recommender; give the comparison a folder of its own")
+    refuse_taken(out)
     place = Place(out)
     cells = TrackedCells(tracker(track), place)
     folder = _shop(out) if data is None else data

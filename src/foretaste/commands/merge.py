@@ -26,21 +26,26 @@ def merge(*folders: Path, out: Path, data: Path | None = None, json: Json = Fals
     """
     from foretaste.cli import show
     from foretaste.compare import merging
-    from foretaste.compare.grid import Place
-    from foretaste.compare.publish import publish
-    from foretaste.compare.run import alone
+    from foretaste.compare.grid import Place, same_log
+    from foretaste.compare.publish import fingerprint, publish
+    from foretaste.compare.run import alone, refuse_taken
+    from foretaste.compare.summary import facts_of
     from foretaste.compare.written import markdown
+    from foretaste.data.prepared import Prepared
     from foretaste.errors import ConfigError
 
     if not folders:
         raise ConfigError("merge: name at least one folder to take cells from")
+    refuse_taken(out)
     others, place = [Place(folder) for folder in folders], Place(out)
-    for other in others:
-        other.grid()  # refuses what is none, before anything is made
+    asked = [other.grid().data for other in others]  # refuses what is no comparison, before anything is made
+    if data is not None and not same_log(asked[0], fingerprint(Prepared.open(data))):
+        raise ConfigError(f"{data}: is not the log that {folders[0]} was made on; give that one, or leave --data out")
     with alone(out):
-        found = merging.merge(place, others)
+        taken, twice = merging.merge(place, others)
         summary = publish(place, data)
-    said = f"{found.taken} cells taken" + (f", {found.there} were there already" if found.there else "")
-    show(
-        {"folder": str(out), "taken": found.taken, "there": found.there}, f"{said}: {out}\n\n{markdown(summary)}", json
+    said = f"{taken} {'cell' if taken == 1 else 'cells'} taken" + (
+        f", {twice} in more than one folder" if twice else ""
     )
+    facts = {"folder": str(out), "taken": taken, "twice": twice, **facts_of(summary)}
+    show(facts, f"{said}: {out}\n\n{markdown(summary)}", json)

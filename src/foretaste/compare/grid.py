@@ -149,7 +149,9 @@ class Place:
             return None
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            if not {"row", "seed", "chosen", "test"} <= dict(found).keys():
+                raise ValueError("it lacks what every cell has")
+        except (OSError, ValueError, TypeError) as error:
             raise SavedFileError(
                 f"{path}: not a finished cell ({error}); delete it and run the comparison again"
             ) from None
@@ -186,16 +188,14 @@ def _joined(old: Grid, new: Grid, path: Path, there: Collection[str]) -> Grid:
     """The rows and seeds of both. What would make another measurement of the rows that are `there` is refused."""
     before, after = old.as_dict(), new.as_dict()
     for field in FIXED:
-        if field == "data" and before[field] == after[field].partition("-")[0]:
-            continue  # begun when a fingerprint was of the items alone; from now on it says all
-        if before[field] != after[field]:
+        if not (same_log(before[field], after[field]) if field == "data" else before[field] == after[field]):
             raise ConfigError(
                 f"{path.parent}: this comparison was begun with {field} = {before[field]!r}, not {after[field]!r}; "
                 "its cells could not stand beside new ones: choose another folder"
             )
     kept = {row.name: row for row in old.rows}
     for row in new.rows:
-        if row.name in kept and row.name in there and _made(kept[row.name]) != _made(row):
+        if row.name in kept and row.name in there and made_by(kept[row.name]) != made_by(row):
             raise ConfigError(
                 f"{path.parent}: the row '{row.name}' was begun with other settings or another budget; "
                 f"choose another folder, another name for the row, or delete cells/{row.name}-seed* and "
@@ -203,9 +203,17 @@ def _joined(old: Grid, new: Grid, path: Path, there: Collection[str]) -> Grid:
             )
         kept[row.name] = row
     changes: Mapping[str, Any] = {"rows": [row.model_dump() for row in kept.values()]}
-    return new.with_(**changes, reference=new.reference or old.reference, seeds=tuple(sorted({*old.seeds, *new.seeds})))
+    data = max(old.data, new.data, key=len)
+    seeds = tuple(sorted({*old.seeds, *new.seeds}))
+    return new.with_(**changes, data=data, reference=new.reference or old.reference, seeds=seeds)
 
 
-def _made(row: Row) -> dict[str, Any]:
+def same_log(one: str, other: str) -> bool:
+    """Whether two fingerprints are of one log; of earlier versions they are of the items alone, and say no more."""
+    short, long = sorted((one, other), key=len)
+    return short in (long, long.partition("-")[0])
+
+
+def made_by(row: Row) -> dict[str, Any]:
     """What decides the numbers of a row."""
     return row.model_dump(exclude={"published"})

@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 from foretaste.compare.grid import Grid, Place
 from foretaste.data.files import write_text
+from foretaste.data.folders import MANIFEST
 from foretaste.errors import ConfigError
 from foretaste.threads import WAITING
 from foretaste.training.progress import clock
@@ -261,6 +262,12 @@ class Board:
 
     def _print(self, text: str) -> None:
         print(f"\r\033[K{text}" if self.live else text, file=self.out, flush=True)
+
+
+def refuse_taken(folder: Path) -> None:
+    """Refuse a folder that is something else."""
+    if any((folder / name).exists() for name in (MANIFEST, "recommender.json")):
+        raise ConfigError(f"{folder}: holds a prepared log or a recommender; give the comparison a folder of its own")
 
 
 @contextmanager
