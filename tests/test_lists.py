@@ -135,7 +135,9 @@ def test_with_an_index_a_list_may_lack_an_item_and_no_score_is_off(
     for extra, wanted in (((), {20: 61}), (("--leave-out-seen",), {100: 60, 500: 1})):
         ft.well(*given, *extra, "--out", tmp_path / "exact.csv")
         said = ft.well(*given, *extra, "--out", tmp_path / "index.csv", "--recall", "0.9").out
-        assert re.search(r"for 61 users; chosen by an index that finds 9\d\.\d% of the best 20, 9\d\.\d% of", said)
+        assert re.search(
+            r"for 61 users; 61 of the lists by an index that finds 9\d\.\d% of the best 20, 9\d\.\d% of", said
+        )
         with monkeypatch.context() as patched:
             patched.setattr(Approximate, "search", watched)
             asked.clear()
@@ -163,7 +165,19 @@ def test_an_index_that_cannot_be_had_is_said(log: EventLog, tmp_path: Path) -> N
         with pytest.raises(ForetasteError, match=says):
             write_lists(trained, prepared, tmp_path / "l.csv", 2, recall=recall)
     facts = write_lists(trained, prepared, tmp_path / "l.csv", 2, recall=0.9)
-    assert (facts["users"], facts["index"]["recall"]) == (40, {})  # 30 items: nothing is gained, and every list exact
+    assert (facts["users"], facts["by_index"], facts["index"]["recall"]) == (40, 0, {})  # 30 items: nothing is gained
+    assert write_lists(trained, prepared, tmp_path / "l.csv", 501, recall=0.9)["index"] == {}  # it is not made
+
+
+def test_who_has_had_everything_has_no_list(tmp_path: Path, ft: Shell) -> None:
+    columns = {"u": [1] * 4 + [2, 2], "i": [1, 2, 3, 4, 1, 2], "t": [*range(6)]}
+    prepared = EventLog.read(columns, user="u", item="i", time="t").prepare(folder=tmp_path / "log")
+    Recommender("pop").fit(prepared).save(tmp_path / "pop")
+    said = ft.well(
+        "lists", tmp_path / "pop", tmp_path / "log", "--out", tmp_path / "l.csv", "-k", 3, "--leave-out-seen"
+    ).out
+    assert "for 1 user; 1 have had everything" in said
+    assert read(tmp_path / "l.csv").keys() == {2}
 
 
 def test_columns_of_items_may_be_called_as_ours_are(log: EventLog, tmp_path: Path) -> None:

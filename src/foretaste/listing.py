@@ -30,7 +30,7 @@ from foretaste.evaluation.ranking import MOST_ROWS, Scorer
 from foretaste.models.choosing import first, hide
 from foretaste.models.contract import Query, query_rows
 from foretaste.models.saved import Trained
-from foretaste.retrieval.approximate import Approximate
+from foretaste.retrieval.approximate import DEPTHS, Approximate
 
 FORMATS = {".parquet": "FORMAT parquet, COMPRESSION zstd", ".csv": "FORMAT csv, HEADER true"}
 """How a file is written, by the end of its name."""
@@ -68,7 +68,9 @@ def write_lists(
     A row for each place of each list: user, rank, item, its title where there is one, score. `share` lists some of the
     users alone. With `recall` the items are chosen among candidates from an index that is to hold so large a share of
     the exact best (see `Approximate`), their scores exact. `progress(done, all)` is called after each block of users.
-    Gives how many users were listed, how many training did not know, and what is to be said of the index.
+    Gives how many users were listed, how many had everything or are not known to training (of the whole log), and what
+    is to be said of the index. What needs more than it finds, with `leave_out_seen` all that a user had among it, is
+    made exactly.
     """
     path, log = Path(path), data.sequences
     if path.suffix not in FORMATS:
@@ -87,14 +89,14 @@ def write_lists(
     known = np.flatnonzero(np.asarray(log.user_numbers) > 0)
     share = share or Share()
     rows = known[share.part - 1 :: share.parts]  # [n]
-    index = None if recall is None else _index(trained, recall)
-    space, done = Workspace(), 0
+    best = Best(trained, k, None if recall is None or k > max(DEPTHS) else _index(trained, recall))
+    space, done, empty = Workspace(), 0, 0
     space.db.execute("CREATE TABLE listed (who INTEGER, rank INTEGER, what INTEGER, score DOUBLE)")
-    for size, block in _blocks(trained, log, rows, Best(trained, k, index), leave_out_seen):
+    for size, block in _blocks(trained, log, rows, best, leave_out_seen):
         space.db.register("block", block)
         space.db.execute("INSERT INTO listed SELECT who, rank, what, score FROM block")
         space.db.unregister("block")
-        done += size
+        done, empty = done + size, empty + size - len(np.unique(block["who"]))
         if progress:
             progress(done, len(rows))
     data.users.write(space.folder / "users.parquet")
@@ -106,8 +108,11 @@ def write_lists(
         JOIN read_parquet({exactly(items)}) AS i ON i.number = l.what ORDER BY l.who, l.rank"""
     space.run(f"COPY ({lines}) TO {text(fresh)} ({FORMATS[path.suffix]})", f"{path}: could not be written")
     take_over(path, fresh)
-    facts = {"written": str(path), "users": len(rows), "k": k, "not_in_training": log.n_users - len(known)}
-    return facts if index is None else {**facts, "index": index.facts}
+    facts = {"written": str(path), "users": len(rows) - empty, "k": k, "had_everything": empty}
+    facts["not_in_training"] = log.n_users - len(known)
+    if recall is not None:
+        facts |= {"by_index": best.indexed, "index": {} if best.index is None else best.index.facts}
+    return facts
 
 
 class Best:
@@ -116,6 +121,8 @@ class Best:
     def __init__(self, trained: Trained, k: int, index: Approximate | None = None) -> None:
         self.trained, self.k, self.index = trained, k, index
         self.scorer = Scorer(trained.model)
+        self.indexed = 0
+        """Lists that came from the index."""
 
     def __call__(self, query: Query, hidden: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Some rows [r] of the queries [n, ...] after the other: rows, scores and item numbers [r, k], -inf where a
@@ -133,6 +140,7 @@ class Best:
                 hide(scores, pool, pool.new_empty(0), hidden[rows])
                 values, columns = first(self.trained.name, scores, self.k)  # [r, k]
                 full = values[:, -1] > -torch.inf  # [r]
+                self.indexed += int(full.sum())
                 yield rows[full], values[full], pool.gather(1, columns)[full]
                 rows = rows[~full]
             if len(rows):

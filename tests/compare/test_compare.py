@@ -258,7 +258,9 @@ def test_the_words_are_those_of_the_first_folder(compared: Path, tmp_path: Path,
     a, b = parted(compared, tmp_path, a=["pop-*"], b=["twin-*", "bpr-mf-*"])
     grid = Place(b).grid()
     other = [row.with_(settings={"embedding_size": 9}) if row.name == "bpr-mf" else row for row in grid.rows]
-    changed = grid.with_(title="Old words", show=("recall@20", "ndcg@20"), rows=tuple(other), data=grid.data.partition("-")[0])
+    changed = grid.with_(
+        title="Old words", show=("recall@20", "ndcg@20"), rows=tuple(other), data=grid.data.partition("-")[0]
+    )
     (b / "grid.json").write_text(json.dumps(changed.as_dict()))  # a row that it never made is no obstacle
     for folders in ((a, b), (b, a)):
         out = tmp_path / f"from-{folders[0].name}"

@@ -43,7 +43,8 @@ def lists(
         Some of the users alone: 3/8 takes every eighth, from the third on. 1/8 to 8/8 are all, on as many machines.
     recall
         Choose among some hundred candidates from an index that is to find so large a share of the exact best items,
-        such as 0.99: for millions of items. Default: score every item for every user.
+        such as 0.99: for millions of items. Needs foretaste[ann], a CPU, and a model of one inner product; where k and
+        what is left out come to more than 500 together, a list is made exactly. Default: score every item.
     """
     from foretaste.cli import show
     from foretaste.data.prepared import Prepared
@@ -57,7 +58,12 @@ def lists(
     )
     new = found["not_in_training"]
     more = f"; {new:,} others were not in training and have no id here" if new else ""
-    if "index" in found:
-        held = ", ".join(f"{held:.1%} of the best {size}" for size, held in found["index"]["recall"].items())
-        more += f"; chosen by an index that finds {held}" if held else "; an index gains nothing here, and was not used"
-    show(found, f"written: {out}, for {found['users']:,} users{more}", json)
+    if found["had_everything"]:
+        more = f"; {found['had_everything']:,} have had everything{more}"
+    if recall is not None:
+        shares = found["index"].get("recall", {}).items()
+        held = ", ".join(f"{share:.1%} of the best {size}" for size, share in shares)
+        of = f" that finds {held} after histories which the model makes up" if held else ", which gains nothing here"
+        more += f"; {found['by_index']:,} of the lists by an index{of}"
+    users = f"{found['users']:,} {'user' if found['users'] == 1 else 'users'}"
+    show(found, f"written: {out}, for {users}{more}", json)

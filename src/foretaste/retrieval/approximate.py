@@ -142,11 +142,11 @@ class Approximate:
 def check(model: SequenceModel) -> None:
     """Refuse what an index cannot be made for, before the time is spent."""
     if importlib.util.find_spec("faiss") is None:
-        raise NeedsError("retrieval = 'approximate' needs faiss; install it with: pip install 'foretaste[ann]'")
+        raise NeedsError("an index needs faiss; install it with: pip install 'foretaste[ann]', or score every item")
     if type(model).score is not SequenceModel.score:
         raise NeedsError(
-            f"retrieval = 'approximate': {type(model).__name__} scores each item in its own way, not by one inner "
-            "product; leave it at 'exact'"
+            f"no index can be made for {type(model).__name__}: it scores each item in its own way, not by one inner "
+            "product; score every item"
         )
 
 
