@@ -477,7 +477,7 @@ def test_one_model_with_all_its_settings(ft: Shell) -> None:
     dman = ft.well("models", "dman", "--json").json["training"]["batch"]
     assert (dman["default"], dman["usual"]) == (2560, 512)
     text = ft.well("models", "dman").out
-    assert "\n  batch = 2560  (whole number >= 1; usually 512)\n      Targets a step, about;" in text
+    assert "\n  batch = 2560  (whole number >= 1; usually 512)\n      Events a step, about, and" in text
     assert "\n  optimizer = adam  (adam, adagrad, sgd)\n      The optimiser.\n" in text
     assert "takes no settings of training" in ft.well("models", "pop").out
     assert "did you mean 'narm'" in ft("models", "narn").err
