@@ -77,6 +77,8 @@ def write_lists(
         raise ConfigError(f"{path}: lists are written as {' or '.join(FORMATS)}, by the end of the name")
     if k < 1:
         raise ConfigError(f"k = {k}; give at least 1")
+    if recall is not None and not 0 < recall <= 1:
+        raise ConfigError(f"recall = {recall}; give a share of the exact best items that is to be found, such as 0.99")
     if data.users is None or not len(data.users):
         raise NeedsError("the log has no users, and nobody waits for a list after a session that is over")
     trained.check_items(data.items)
@@ -156,8 +158,6 @@ class Best:
 
 def _index(trained: Trained, recall: float) -> Approximate:
     """The index, where one can be made."""
-    if not 0 < recall <= 1:
-        raise ConfigError(f"recall = {recall}; give a share of the exact best items that is to be found, such as 0.99")
     if any(weight.device.type != "cpu" for weight in trained.model.state_dict().values()):
         raise ConfigError("an index is read by the CPU: leave device at cpu, or score every item on the GPU")
     with ready(trained.model, None):

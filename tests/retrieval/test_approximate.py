@@ -127,7 +127,7 @@ def test_every_model_with_one_inner_product_has_one(name: str, variant: dict[str
     pytest.importorskip("faiss")
     model = make(name, variant).float()
     if type(model).score is not SequenceModel.score:
-        with pytest.raises(NeedsError, match="no index can be made for .*; score every item"):
+        with pytest.raises(NeedsError, match=r"no index can be made for .*; score every item"):
             Approximate(model)
         return
     if not model.causal:  # no service has it
