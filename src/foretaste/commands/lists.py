@@ -61,8 +61,8 @@ def lists(
     if found["had_everything"]:
         more = f"; {found['had_everything']:,} have had everything{more}"
     if recall is not None:
-        shares = found["index"].get("recall", {}).items()
-        held = ", ".join(f"{share:.1%} of the best {size}" for size, share in shares)
+        recalls = found["index"].get("recall", {}).items()
+        held = ", ".join(f"{held:.1%} of the best {size}" for size, held in recalls)
         of = f" that finds {held} after histories which the model makes up" if held else ", which gains nothing here"
         more += f"; {found['by_index']:,} of the lists by an index{of}"
     users = f"{found['users']:,} {'user' if found['users'] == 1 else 'users'}"

@@ -186,13 +186,12 @@ class Place:
 
 def _joined(old: Grid, new: Grid, path: Path, there: Collection[str]) -> Grid:
     """The rows and seeds of both. What would make another measurement of the rows that are `there` is refused."""
-    before, after = old.as_dict(), new.as_dict()
-    for field in FIXED:
-        if not (same_log(before[field], after[field]) if field == "data" else before[field] == after[field]):
-            raise ConfigError(
-                f"{path.parent}: this comparison was begun with {field} = {before[field]!r}, not {after[field]!r}; "
-                "its cells could not stand beside new ones: choose another folder"
-            )
+    if (field := differing(old, new)) is not None:
+        before, after = getattr(old, field), getattr(new, field)
+        raise ConfigError(
+            f"{path.parent}: this comparison was begun with {field} = {before!r}, not {after!r}; "
+            "its cells could not stand beside new ones: choose another folder"
+        )
     kept = {row.name: row for row in old.rows}
     for row in new.rows:
         if row.name in kept and row.name in there and made_by(kept[row.name]) != made_by(row):
@@ -206,6 +205,12 @@ def _joined(old: Grid, new: Grid, path: Path, there: Collection[str]) -> Grid:
     data = max(old.data, new.data, key=len)
     seeds = tuple(sorted({*old.seeds, *new.seeds}))
     return new.with_(**changes, data=data, reference=new.reference or old.reference, seeds=seeds)
+
+
+def differing(one: Grid, other: Grid) -> str | None:
+    """The first of what must be the same in one table and is not, if any."""
+    fields = (name for name in FIXED if getattr(one, name) != getattr(other, name))
+    return next((name for name in fields if name != "data" or not same_log(one.data, other.data)), None)
 
 
 def same_log(one: str, other: str) -> bool:

@@ -19,13 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from foretaste.compare.grid import FIXED, Grid, Place, Row, made_by, same_log
-from foretaste.compare.summary import summarise
+from foretaste.compare.grid import Grid, Place, Row, differing, made_by
+from foretaste.compare.run import Job
+from foretaste.compare.summary import finished
 from foretaste.data.files import take_over, write_text
 from foretaste.errors import ConfigError, SavedFileError
-
-Job = tuple[str, int]
-"""Row and seed."""
 
 
 @dataclass
@@ -47,26 +45,26 @@ class Plan:
 
     def add(self, place: Place) -> None:
         """Read a folder; what could not stand in one table with what was read before is refused."""
-        grid = summarise(place).grid  # refuses damaged cells, and ranks of another run
+        grid = place.grid()
         self._agrees(place, grid)
+        there, _ = finished(place, grid)  # refuses damaged cells, and ranks of another run
         self.seeds |= set(grid.seeds)
         for row in grid.rows:
-            for seed in grid.seeds:
-                job, cell = (row.name, seed), place.read(row.name, seed)
-                if cell is not None:
-                    self._take(place, job, row, cell["chosen"])
-                elif place.failure(*job).exists():
+            for cell in there[row.name]:
+                self._take(place, (row.name, cell["seed"]), row, cell["chosen"])
+            made = {cell["seed"] for cell in there[row.name]}
+            for job in ((row.name, seed) for seed in grid.seeds if seed not in made):
+                if place.failure(*job).exists():
                     self.rows.setdefault(row.name, row)
                     self.failures.setdefault(job, place)
 
     def _agrees(self, place: Place, grid: Grid) -> None:
-        for name in FIXED:
+        if (name := differing(self.words, grid)) is not None:
             one, other = getattr(self.words, name), getattr(grid, name)
-            if not (same_log(one, other) if name == "data" else one == other):
-                raise ConfigError(
-                    f"{place.folder}: was begun with {name} = {other!r}, and what it is merged with with {one!r}; "
-                    "the two could not stand in one table"
-                )
+            raise ConfigError(
+                f"{place.folder}: was begun with {name} = {other!r}, and what it is merged with with {one!r}; "
+                "the two could not stand in one table"
+            )
         self.words = self.words.with_(data=max(self.words.data, grid.data, key=len))
 
     def _take(self, place: Place, job: Job, row: Row, chosen: Any) -> None:

@@ -111,14 +111,9 @@ class Summary:
 
 
 def summarise(place: Place) -> Summary:
-    """Read what is finished. Rows that were not asked the same cases are refused, and so are cases of another run."""
+    """What `finished` finds, as lines with intervals and tests."""
     grid = place.grid()
-    cells = {row.name: [place.read(row.name, seed) for seed in grid.seeds] for row in grid.rows}
-    there = {name: [cell for cell in found if cell is not None] for name, found in cells.items()}
-    cases = {name: _cases(place, found, grid.show) for name, found in there.items() if found}
-    _same_cases(cases)
-    for name, each in cases.items():
-        _same_run(place, there[name], each, grid.show[0])
+    there, cases = finished(place, grid)
     averaged = {name: _averaged(each, grid.show) for name, each in cases.items() if each}
     ends = kept_ends(place, grid.show[0], there)
     for name, mine in averaged.items():
@@ -135,6 +130,20 @@ def summarise(place: Place) -> Summary:
         for row in grid.rows
     ]  # fmt: skip
     return Summary(grid, tuple(lines), reference)
+
+
+def finished(place: Place, grid: Grid) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[Cases]]]:
+    """The finished cells of each row, and their cases where they are known.
+
+    Rows that were not asked the same cases are refused, and so are cases of another run.
+    """
+    cells = {row.name: [place.read(row.name, seed) for seed in grid.seeds] for row in grid.rows}
+    there = {name: [cell for cell in found if cell is not None] for name, found in cells.items()}
+    cases = {name: _cases(place, found, grid.show) for name, found in there.items() if found}
+    _same_cases(cases)
+    for name, each in cases.items():
+        _same_run(place, there[name], each, grid.show[0])
+    return there, cases
 
 
 def facts_of(summary: Summary) -> dict[str, Any]:
