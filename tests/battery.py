@@ -410,6 +410,21 @@ def test_training_is_deterministic_under_a_seed(name: str, variant: dict[str, ob
         assert torch.equal(value, weights[1][key]), key
 
 
+@pytest.mark.parametrize("name", [name for name in MODELS if model_class(name).learns == "gradient"])
+def test_every_pass_starts_from_the_empty_state(name: str) -> None:
+    """A pass leaves nothing but weights: where the rate is too small to move them, the next has the same loss."""
+    kind, log = model_class(name), random_log()
+    still = {field: 0.0 for field in kind.Config.model_fields if "dropout" in field}
+    with seeded(4):
+        model = kind(N_ITEMS, kind.Config.of(still), N_USERS)
+    model.count(log)
+    pieces = {"chunk": 5} if kind.carries else {}
+    quiet = {"loss": "softmax", "negatives": 0, "l2": 0.0, "optimizer": "adam", "learning_rate": 1e-12}
+    config = TrainConfig.of(joined(kind.recipe, {**quiet, **pieces, "epochs": 3, "batch": 16}))
+    losses = [one["loss"] for one in train(model, log, config).history]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
+
+
 @pytest.mark.parametrize("n_items", [2, N_ITEMS], ids=["two items", "sessions of one item"])
 @pytest.mark.parametrize("name", MODELS)
 def test_poor_logs_train_and_answer(name: str, n_items: int) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from foretaste import EventLog, Recommender, cli, shop
-from foretaste.data.sequences import TRAIN
+from foretaste.data.sequences import TEST, TRAIN
+from foretaste.data.splits import LastTwo
 from foretaste.errors import ConfigError, NeedsError
 from foretaste.models import MODELS, model_class
 from foretaste.models.contract import SequenceModel
@@ -20,6 +24,34 @@ from tests.variants import VARIANTS
 
 COLUMNS = ("--user", "user", "--session", "session", "--item", "item", "--time", "time")
 ONE_PASS = ("--set", "epochs=1")
+REASONS: dict[str, list[str]] = {
+    **dict.fromkeys(["pop", "bpr-mf", "gru4rec", "caser", "nextitnet", "wavenet", "dream"], []),
+    **dict.fromkeys(["s-pop", "markov", "sr", "ar", "item-knn"], ["attention", "votes"]),
+    "rum-feature": ["features", "values"],
+    "lsamn": ["attention", "long_short"],
+    "dman": ["attention", "gate", "memory"],
+    "fpmc": ["attention", "chain", "taste"],
+    "fmc": ["attention", "chain"],
+    "shan": ["attention", "long_attention", "long_short"],
+    "sdm": ["attention", "gate", "self_attention"],
+    "hpmn": ["slots"],
+}
+"""The parts of an explanation, by model; the others have the attention alone."""
+LOOKED = """
+title = "The shop's log with dwell"
+[[files]]
+file = "clicks.csv"
+[read]
+user = "user"
+session = "session"
+item = "item"
+time = "time"
+[sessions]
+add = ["dwell"]
+[split]
+kind = "session-order"
+fraction = 0.2
+"""
 BESIDE = ("--user", "3", "--times", "100", "160", "9000", "--sessions", "a", "a", "b")
 
 
@@ -35,16 +67,18 @@ def ft(capsys: pytest.CaptureFixture[str]) -> Shell:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A shop's log with users, sessions and times, prepared."""
+    """A shop's log with users, sessions and times, prepared; and the same with the time until the next event."""
     folder = tmp_path_factory.mktemp("every")
     columns = dict(shop(n_users=60, n_items=40, seed=3).columns)
     with (folder / "clicks.csv").open("w", newline="") as file:
         lines = csv.writer(file)
         lines.writerow(columns)
         lines.writerows(zip(*columns.values(), strict=True))
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["prepare", str(folder / "clicks.csv"), "--out", str(folder / "clicks"), *COLUMNS])
-    assert not stop.value.code
+    (folder / "looked.toml").write_text(LOOKED)
+    for name, how in {"clicks": COLUMNS, "looked": ("--recipe", str(folder / "looked.toml"))}.items():
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["prepare", str(folder / "clicks.csv"), "--out", str(folder / name), *how])
+        assert not stop.value.code
     return folder
 
 
@@ -67,6 +101,7 @@ def test_from_a_log_to_a_recommendation_with_reasons(
     command = ("train", clicks, "--out", out, "--model", name, *passes, *chosen, "--json")
     if not made_causal(name, variant):
         assert "dwell" in ft(*command).err
+        told_too_much(("train", made / "looked", *command[2:]), out, made / "looked", ft)
         return
     trained = ft.well(*command)
     assert trained.json["model"] == name
@@ -77,12 +112,35 @@ def test_from_a_log_to_a_recommendation_with_reasons(
     told = ft.well("recommend", out, *history, *BESIDE, "-k", "4", "--explain", "--json").json
     assert len(told["items"]) == 4
     assert told["scores"] == sorted(told["scores"], reverse=True)
+    parts = {*REASONS.get(name, ["attention"])}
+    assert variant or told["because"].keys() == parts
     for pair in told["because"].get("attention", []):
         assert str(pair[0]) in history
         assert variant.get("attention") == "raw" or 0 <= pair[1] <= 1 + 1e-6
     text = ft.well("recommend", out, *history, *BESIDE, "-k", "4", "--explain").out
     assert "Traceback" not in text
+    for part in told["because"].keys() - {"attention"}:
+        assert re.search(rf"^  {part}( = |: | 1)", text, re.MULTILINE), text
     assert [line[:4] for line in text.splitlines()[:4]] == ["  1.", "  2.", "  3.", "  4."]
+
+
+def told_too_much(command: tuple[object, ...], out: Path, looked: Path, ft: Shell) -> None:
+    """With the column it trains, is measured and marked; it is not asked what is to come, and not measured as if."""
+    ft.well(*command)
+    found = ft.well("evaluate", out, looked, "--protocol", "last-item", "--json").json
+    assert 0 <= found["metrics"]["recall@20"]["value"] <= 1
+    assert any("no service can reach this figure" in note for note in found["notes"])
+    refused = ft("evaluate", out, looked, "--protocol", "product")
+    assert (refused.status, refused.out) == (2, "")
+    assert "told something of the next event (causal = False)" in refused.err
+    history = [str(raw) for raw in Recommender.load(out).trained.items.ids[:3]]
+    refused = ft("recommend", out, *history, *BESIDE)
+    assert (refused.status, refused.out) == (2, "")
+    assert "told something of the next event (causal = False)" in refused.err
+
+
+def test_the_papers_mode_by_the_commands(made: Path, tmp_path: Path, ft: Shell) -> None:
+    test_from_a_log_to_a_recommendation_with_reasons("asars", {"mode": "paper"}, made, tmp_path, ft)
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if model_class(name).learns == "gradient"])
@@ -117,6 +175,32 @@ def test_a_log_that_lacks_what_a_model_needs_is_refused_before_training(name: st
         return
     with pytest.raises(NeedsError, match=f"model '{name}' needs .*{missing[0]}"):
         recommender.fit(log)
+
+
+@pytest.mark.parametrize(("name", "settings"), [("lsamn", {}), ("asars", {"temporal": True})])
+def test_a_log_without_sessions_is_refused_before_training(name: str, settings: dict[str, Any]) -> None:
+    source = {"u": [1, 1, 1, 2, 2, 2], "i": list("abacbc"), "t": list(range(6))}
+    log = EventLog.read(source, user="u", item="i", time="t").prepare()
+    with pytest.raises(NeedsError, match=f"model '{name}' needs sessions"):
+        Recommender(name, epochs=1, **settings).fit(log)
+
+
+@pytest.mark.parametrize(("name", "settings"), [*((name, {}) for name in MODELS), ("asars", {"temporal": True})])
+def test_the_test_part_teaches_nothing(name: str, settings: dict[str, Any]) -> None:
+    """Other items and times in it: the same bins, counts, means, weights and number of passes, to the last bit."""
+    prepared = shop(n_users=60, n_items=40, seed=3).log().prepare(LastTwo())
+    log = prepared.sequences
+    hidden, times = log.part == TEST, log.times
+    assert hidden.sum() > 50
+    assert times is not None
+    items = np.where(hidden, (log.items + 6) % 40 + 1, log.items).astype(np.int32)
+    passes = {} if model_class(name).learns == "counts" else {"epochs": 2}
+    weights = [Recommender(name, **settings, **passes).fit(prepared).trained.model.state_dict()]
+    prepared.sequences = replace(log, items=items, times=np.where(hidden, 3 * times - 2 * times.min(), times))
+    weights.append(Recommender(name, **settings, **passes).fit(prepared).trained.model.state_dict())
+    assert weights[0].keys() == weights[1].keys()
+    for key, weight in weights[0].items():
+        assert torch.equal(weight, weights[1][key]), key
 
 
 def unkind_log() -> EventLog:

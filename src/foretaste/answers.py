@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from foretaste.recommender import Recommender
 
 REASONS = 3
-"""Events named as reasons."""
+"""Events named as reasons; of many numbers, those that are shown."""
+FEW = 8
+"""So many numbers are shown whole."""
 
 
 class Titles:
@@ -69,15 +71,33 @@ def answered(
 
 
 def _because(reasons: dict[str, Any], title: Titles) -> list[str]:
-    """The events that weighed most; or, for a model that has no events to show, its gates and memories by name."""
-    weights = reasons.get("attention")
+    """The events that weighed most, and the model's gates and memories by name."""
+    weights, lines = reasons.get("attention"), []
     if weights:
         most = sorted(weights, key=lambda pair: -abs(pair[1]))[:REASONS]
         shares = min(weight for _, weight in weights) >= 0 and sum(weight for _, weight in weights) < 1.001
         said = "{:6.0%}" if shares else "{:+9.3f}"  # weights of a model that does not make shares of them
-        return ["The past events that weighed most:", *(f"{said.format(weight)}  {title[raw]}" for raw, weight in most)]
-    shown = [f"  {name} = {on_one_line(value)}" for name, value in reasons.items() if isinstance(value, float | list)]
-    return ["What the answer rests on:", *shown] if shown else ["Nothing in this history explains the list."]
+        lines = [
+            "The past events that weighed most:",
+            *(f"{said.format(weight)}  {title[raw]}" for raw, weight in most),
+        ]
+    beside = [line for name, value in reasons.items() if name != "attention" for line in _told(name, value)]
+    if beside:
+        lines += ["What else the answer rests on:" if lines else "What the answer rests on:", *beside]
+    return lines or ["Nothing in this history explains the list."]
+
+
+def _told(name: str, value: Any) -> list[str]:
+    """A number, or some, on one line; of many the largest, with their places; what is nested line by line."""
+    if not isinstance(value, list):
+        return [f"  {name} = {value:.3f}"]
+    if value and isinstance(value[0], list):
+        return [line for place, part in enumerate(value, start=1) for line in _told(f"{name} {place}", part)]
+    if len(value) <= FEW:
+        return [f"  {name} = {', '.join(f'{one:.3f}' for one in value)}"]
+    most = sorted(range(len(value)), key=lambda place: -value[place])[:REASONS]
+    largest = ", ".join(f"{value[place]:.3f} (no. {place + 1})" for place in most)
+    return [f"  {name}: the largest of {len(value)} are {largest}"]
 
 
 def _plain(reason: Any) -> Any:

@@ -3,66 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
 from foretaste.data.sequences import TEST, TRAIN, Sequences
 from foretaste.evaluation.evaluate import Evaluation, evaluate
 from foretaste.evaluation.protocols import PerStep
-from foretaste.models.contract import Events, Query, SequenceModel, State
+from foretaste.models import model_class
 
 pytestmark = pytest.mark.slow
-
-
-class Markov(SequenceModel):
-    """How often the item followed the latest one in training; one that never did is no candidate. With `ties`,
-    popularity decides between equal counts."""
-
-    def __init__(self, log: Sequences, n_items: int, ties: bool) -> None:
-        super().__init__(n_items)
-        train, items = log.part == TRAIN, log.items.astype(np.int64)
-        follows = train[1:].copy()
-        follows[log.sessions[1:-1] - 1] = False
-        pairs = items[:-1][follows] * (n_items + 1) + items[1:][follows]
-        keys, counts = np.unique(pairs, return_counts=True)
-        self.columns, self.counts = keys % (n_items + 1), counts
-        self.rows = np.searchsorted(keys, np.arange(n_items + 2) * (n_items + 1))
-        popularity = np.bincount(items[train], minlength=n_items + 1)[1:]
-        self.floor = torch.from_numpy(popularity / 1e7 if ties else np.zeros(n_items))
-
-    def initial_state(self, users: Tensor) -> State:
-        return {"last": torch.zeros(len(users), dtype=torch.int64)}
-
-    def forward(self, events: Events, state: State, at: Tensor | None = None) -> tuple[Query, State]:
-        asked = events.items if at is None else events.items[at]
-        return asked[..., None], {"last": events.items[:, -1]}
-
-    def query(self, state: State, now: Tensor | None = None) -> Query:
-        return state["last"][:, None, None]
-
-    def score(self, query: Query, items: Tensor | None = None) -> Tensor:
-        assert isinstance(query, Tensor)
-        assert items is not None
-        first, last = int(items[0]), int(items[-1])
-        scores = self.floor[first - 1 : last].repeat(len(query), 1)
-        for row, item in enumerate(query[:, 0].tolist()):
-            mine = slice(*self.rows[[item, item + 1]])
-            some = (self.columns[mine] >= first) & (self.columns[mine] <= last)
-            scores[row, torch.from_numpy(self.columns[mine][some] - first)] += torch.from_numpy(self.counts[mine][some])
-        return scores.masked_fill_(scores < 1, -torch.inf)
-
-
-class Popular(Markov):
-    """Popularity alone."""
-
-    def score(self, query: Query, items: Tensor | None = None) -> Tensor:
-        assert isinstance(query, Tensor)
-        assert items is not None
-        return self.floor[items - 1].repeat(len(query), 1)
+RAW, BY_COUNT = {"ties": "none", "fill": False}, {"ties": "popularity", "fill": False}
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +43,28 @@ def percent(found: Evaluation) -> list[float]:
     return [100 * part[name] for name in ("recall@20", "mrr@20") for part in (worst, best)]
 
 
-def test_first_order_markov_and_popularity_on_diginetica(diginetica: tuple[Sequences, int]) -> None:
+@pytest.mark.parametrize(
+    ("name", "settings", "recall", "mrr"),
+    [
+        ("pop", {}, (0.93, 0.93), (0.21, 0.21)),
+        ("s-pop", {"ties": "popularity"}, (21.08, 21.09), (13.65, 13.72)),
+        ("markov", BY_COUNT, (34.67, 34.74), (12.91, 12.99)),
+        ("markov", RAW, (30.69, 37.76), (10.75, 16.85)),
+        ("item-knn", {**RAW, "shrinkage": 20.0}, (37.15, 37.44), (11.91, 12.08)),
+    ],
+)
+def test_counting_models_on_diginetica(
+    name: str,
+    settings: dict[str, Any],
+    recall: tuple[float, float],
+    mrr: tuple[float, float],
+    diginetica: tuple[Sequences, int],
+) -> None:
     log, n_items = diginetica
     cases = PerStep().cases(log)
     assert len(cases) == 60_858
-    found = evaluate(Markov(log, n_items, ties=False), log, cases)
-    assert percent(found) == pytest.approx([30.69, 37.76, 10.75, 16.85], abs=0.006)
+    model = model_class(name)(n_items, model_class(name).Config.of(settings))
+    model.count(log.of_part(TRAIN))
+    found = evaluate(model.eval(), log, cases)
+    assert percent(found) == pytest.approx([*recall, *mrr], abs=0.006)
     assert 100 * found.repeats == pytest.approx(20.5, abs=0.06)
-    found = evaluate(Markov(log, n_items, ties=True), log, cases)
-    assert percent(found) == pytest.approx([34.67, 34.74, 12.91, 12.99], abs=0.006)
-    found = evaluate(Popular(log, n_items, ties=True), log, cases)
-    assert percent(found)[0::2] == pytest.approx([0.93, 0.21], abs=0.006)

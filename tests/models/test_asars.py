@@ -13,7 +13,9 @@ from tests.squares import squares
 from torch import Tensor
 
 import foretaste.models
+from foretaste.data.events import EventLog
 from foretaste.data.sequences import Sequences
+from foretaste.data.sessions import with_dwell
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError, NeedsError
 from foretaste.evaluation.evaluate import evaluate
@@ -222,6 +224,7 @@ def test_golden_scores_whole_and_event_by_event(mode: str) -> None:
         query, state = model(batch.cut(place, place + 1), state)
         torch.testing.assert_close(model.score(query)[0, 0], wanted[place], rtol=0, atol=1e-9)
         torch.testing.assert_close(model.score(model.query(state))[0, 0], wanted[place], rtol=0, atol=1e-9)
+    torch.testing.assert_close(scores(model.float(), batch), wanted.float(), rtol=0, atol=1e-5)
 
 
 def test_golden_attention() -> None:
@@ -329,8 +332,11 @@ def test_equal_and_enormous_times_are_answered() -> None:
 
 
 def dwell_of(times: Tensor) -> Tensor:
-    """The paper's column: seconds until the next event; of the last, unknown, 0."""
-    return torch.cat([times[:, 1:] - times[:, :-1], torch.zeros_like(times[:, :1])], 1)
+    """The paper's column as the data layer prepares it; one more event comes a minute after the last."""
+    clock = [*times[0].tolist(), int(times[0, -1]) + 60]
+    source = {"s": ["a"] * len(clock), "i": list(range(len(clock))), "t": clock}
+    log = with_dwell(EventLog.read(source, session="s", item="i", time="t")).prepare()
+    return torch.from_numpy(log.sequences.columns["dwell"])[None]
 
 
 @pytest.mark.parametrize("variant", ["time_user", "time_att", "time_cat"])
@@ -522,9 +528,9 @@ def test_defaults_are_the_papers_and_what_does_not_fit_is_refused() -> None:
         0.2,
         200,
     )
-    with pytest.raises(ConfigError, match="variant 'time_att' has none"):
+    with pytest.raises(ConfigError, match="take variant time_user, user_att or user_cat; 'time_att' has no user"):
         ASARS.Config(temporal=True, variant="time_att")
-    with pytest.raises(ConfigError, match="variant 'user_att' has none"):
+    with pytest.raises(ConfigError, match="take time_user or time_att, not 'user_att'"):
         ASARS.Config(query="last", variant="user_att")
     with pytest.raises(ConfigError, match="did you mean 'time_size'"):
         ASARS.Config(tme_size=3)

@@ -213,6 +213,7 @@ def test_golden_scores_whole_and_event_by_event_and_the_memories() -> None:
         if place >= 5 and place % 3 == 2:  # the end of segment 2, 3 and 4
             torch.testing.assert_close(state["memory"][0], numbers(next(memories)), rtol=0, atol=1e-9)
     assert next(memories, None) is None
+    torch.testing.assert_close(run(model.float(), items)[0], wanted.float(), rtol=0, atol=1e-5)
 
 
 def test_golden_routing() -> None:
@@ -294,6 +295,28 @@ def test_each_loss_reaches_its_own_weights_only(config: dict[str, object]) -> No
     scores.log_softmax(-1)[:-1, 0].sum().backward()
     still = {name for name, weight in model.named_parameters() if weight.grad is None}
     assert still == {"memory.routing.weight"}
+
+
+def test_one_adam_over_the_sum_makes_the_steps_of_two() -> None:
+    """The paper's two optimizers, each with its own loss and weights, against one over all weights and the sum."""
+    together, apart = small(dropout=0.0).train(), small(dropout=0.0).train()
+    routing = [apart.memory.routing.weight]
+    others = [weight for weight in apart.parameters() if weight is not routing[0]]
+    one, *two = (torch.optim.AdamW(weights, lr=0.01) for weights in (together.parameters(), routing, others))
+    for _ in range(10):
+        one.zero_grad()
+        scores, _ = run(together, HISTORY)
+        (together.auxiliary - scores.log_softmax(-1)[:-1, 0].sum()).backward()
+        one.step()
+        for optimizer in two:
+            optimizer.zero_grad()
+        scores, _ = run(apart, HISTORY)
+        apart.auxiliary.backward()
+        (-scores.log_softmax(-1)[:-1, 0].sum()).backward()
+        for optimizer in two:
+            optimizer.step()
+    for name, weight in together.state_dict().items():
+        torch.testing.assert_close(weight, apart.state_dict()[name], rtol=0, atol=1e-12)
 
 
 def test_the_gradient_of_the_routing_goes_through_the_last_round_alone() -> None:

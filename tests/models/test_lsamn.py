@@ -154,6 +154,7 @@ def test_golden_scores_whole_and_event_by_event(stored: str, config: dict[str, o
     for place in range(len(wanted)):
         query, state = model(whole.cut(place, place + 1), state)
         torch.testing.assert_close(model.score(query)[0, 0], wanted[place], rtol=0, atol=1e-9)
+    torch.testing.assert_close(run(model.float(), sessions, user=1), wanted.float(), rtol=0, atol=1e-5)
 
 
 def test_golden_weights_of_long_and_short_term() -> None:

@@ -102,6 +102,7 @@ def test_golden_scores_whole_and_event_by_event(stored: str, config: dict[str, o
     for place, item in enumerate(items):
         query, state = model(Events.of([[item]]), state)
         torch.testing.assert_close(model.score(query)[0, 0], wanted[place], rtol=0, atol=1e-9)
+    torch.testing.assert_close(run(model.float(), items), wanted.float(), rtol=0, atol=1e-5)
 
 
 def test_golden_attention() -> None:

@@ -128,6 +128,7 @@ def test_golden_scores_whole_and_event_by_event(kind: str) -> None:
     for place, item in enumerate(items, start=1):
         query, state = model(Events.of([[item]]), state)
         torch.testing.assert_close(model.score(query)[0, 0], wanted[place], rtol=0, atol=1e-9)
+    torch.testing.assert_close(run(model.float(), items), wanted.float(), rtol=0, atol=1e-5)
 
 
 def test_golden_memories() -> None:
@@ -338,28 +339,6 @@ def test_writes_learn_only_if_gradients_flow_through_them() -> None:
     model.score(model.query({name: part.detach() for name, part in after.items()})).square().sum().backward()
     assert model.E.grad is None
     assert model.A.grad is None
-
-
-@both
-def test_every_pass_starts_from_an_empty_memory(kind: str) -> None:
-    """No memory of a user is a weight; two passes leave nothing but the tables and the shared matrices."""
-    model = small(kind).float().train()
-    events = 30
-    log = Sequences(
-        items=(torch.arange(events) % N_ITEMS + 1).int().numpy(),
-        users=torch.tensor([0, 12, events]).numpy(),
-        sessions=torch.tensor([0, 12, events]).numpy(),
-        part=torch.zeros(events, dtype=torch.uint8).numpy(),
-        user_numbers=torch.tensor([1, 2], dtype=torch.int32).numpy(),
-    )
-    settings = TrainConfig.of({**type(model).recipe, "epochs": 2, "batch": 8, "chunk": 5, "learning_rate": 0.05})
-    was = {name: weight.clone() for name, weight in model.state_dict().items()}
-    train(model, log, settings)
-    assert {name: weight.shape for name, weight in model.state_dict().items()} == {n: w.shape for n, w in was.items()}
-    assert all(not torch.equal(weight, was[name]) for name, weight in model.state_dict().items())
-    start = model.initial_state(torch.tensor([1, 2]))
-    for name in start.keys() - {"user"}:
-        assert torch.equal(start[name][0], start[name][1])
 
 
 def test_squares_of_what_a_step_touches() -> None:

@@ -13,8 +13,8 @@ Left open or contradicted by the paper, and what was chosen (docs/dman.md has th
   (`nran`) segment n is absorbed at once. Before the first absorption there is no long branch, and the gate is 1.
 - The answer after event t scores event t + 1 (equation 9 would let a target be its own query).
 - No gradient crosses a segment. The recommendation loss never reaches the routing, the reconstruction loss nothing
-  else; so one Adam over their sum makes the same steps as the paper's two in turn, but that the memory which a step
-  reads was written before it, not after.
+  else; so one Adam over their sum makes the same steps as the paper's two in turn (`clip` would cut both by one norm),
+  but that the memory which a step reads was written before it, not after.
 
 So, layer by layer, all segments of a history are one pass; only the memories follow one another, in a short loop
 without gradients; then all positions read theirs at once.
