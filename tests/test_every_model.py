@@ -25,8 +25,8 @@ from tests.variants import VARIANTS
 COLUMNS = ("--user", "user", "--session", "session", "--item", "item", "--time", "time")
 ONE_PASS = ("--set", "epochs=1")
 REASONS: dict[str, list[str]] = {
-    **dict.fromkeys(["pop", "bpr-mf", "gru4rec", "caser", "nextitnet", "wavenet", "dream"], []),
-    **dict.fromkeys(["s-pop", "markov", "sr", "ar", "item-knn"], ["attention", "votes"]),
+    **{key: [] for key in ["pop", "bpr-mf", "gru4rec", "caser", "nextitnet", "wavenet", "dream"]},
+    **{key: ["attention", "votes"] for key in ["s-pop", "markov", "sr", "ar", "item-knn"]},
     "rum-feature": ["features", "values"],
     "lsamn": ["attention", "long_short"],
     "dman": ["attention", "gate", "memory"],

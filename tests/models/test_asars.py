@@ -528,7 +528,7 @@ def test_defaults_are_the_papers_and_what_does_not_fit_is_refused() -> None:
         0.2,
         200,
     )
-    with pytest.raises(ConfigError, match="take variant time_user, user_att or user_cat; 'time_att' has no user"):
+    with pytest.raises(ConfigError, match="take variant time_user, user_att or user_cat, not 'time_att'"):
         ASARS.Config(temporal=True, variant="time_att")
     with pytest.raises(ConfigError, match="take time_user or time_att, not 'user_att'"):
         ASARS.Config(query="last", variant="user_att")

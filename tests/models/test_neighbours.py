@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,25 @@ def test_equal_to_looking_at_every_session(name: str, config: dict, clock: bool)
             assert np.argsort(-found, kind="stable").tolist() == ranked, f"{open_}"
 
 
+@pytest.mark.parametrize("clock", [True, False], ids=["clock", "order"])
+@pytest.mark.parametrize(("name", "config"), CASES, ids=str)
+def test_unknown_items_and_users_with_many_sessions_change_nothing(name: str, config: dict, clock: bool) -> None:
+    """Events of items that are not in the catalogue (0) are no part of it; whose a session was is nothing."""
+    log, rng = random_log(4, 17, clock), np.random.default_rng(9)
+    users = np.unique([*log.sessions[::3], log.sessions[-1]])
+    items = np.where(rng.random(len(log.items)) < 0.2, 0, log.items).astype(np.int32)
+    model = made(
+        name, replace(log, items=items, users=users, user_numbers=np.ones(len(users) - 1, np.int32)), 17, **config
+    )
+    spans = [(a, b) for a, b in zip(log.sessions[:-1], log.sessions[1:], strict=True) if items[a:b].any()]
+    known = [items[a:b][items[a:b] > 0].tolist() for a, b in spans]
+    alone = log_of(known, None if log.times is None else [int(log.times[b - 1]) for _, b in spans])
+    for length in (1, 3, 12):
+        open_ = rng.integers(1, 18, length).tolist()
+        wanted = slow(name, model.config.as_dict(), alone, 17, open_)
+        np.testing.assert_allclose(run(model, open_), wanted, rtol=1e-9, atol=1e-9)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_short_lists_lose_nothing(data: st.DataObject) -> None:
@@ -248,8 +268,12 @@ def test_what_can_go_wrong(name: str) -> None:
     assert float(empty.max()) < 1e-6, "no vote at all"
     once = made(name, log_of([[1, 2], [3, 4]]), 4)
     assert set(np.argsort(-run(once, [3]))[:2].tolist()) == {2, 3}, "neighbours of an item seen once"
-    two = made(name, log_of([[1, 2], [1]]), 2)
-    assert run(two, [2]).shape == (2,)
+    for log, n_items in ((log_of([[1, 2], [1]]), 2), (log_of([[1, 1, 1], [1, 1], [2, 3], [3, 2], [2, 3]]), 5)):
+        few = made(name, log, n_items)
+        for open_ in ([1], [2], [2, 1], [1, 1, 2]):
+            np.testing.assert_allclose(
+                run(few, open_), slow(name, few.config.as_dict(), log, n_items, open_), atol=1e-9
+            )
     unseen = KINDS[name](3)  # never counted
     assert (run(unseen, [1, 2]) == 0).all()
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.battery import random_log
 
 from foretaste.data.sequences import Sequences
 from foretaste.errors import ConfigError, NeedsError
@@ -57,6 +58,20 @@ def test_the_last_days_count_and_the_whole_log_settles_their_ties() -> None:
     plain.count(log)
     assert torch.equal(whole.counts, plain.counts)
     assert plain.counts.floor().tolist() == [3, 2, 2, 2, 1, 0]
+
+
+@pytest.mark.parametrize("days", [0, 0.01, 0.1, 0.5, 3])
+def test_equal_to_counting_one_by_one(days: float) -> None:
+    """By the count of the last days, then the count of all, then the latest event, on random logs."""
+    for seed in range(5):
+        log, model = random_log(12, 25, seed), Pop(12, Pop.Config(days=days))
+        log.items[::7] = 0  # not in the catalogue
+        model.count(log)
+        since = log.times.max() - days * 86_400
+        seen = [[int(time) for item, time in zip(log.items, log.times, strict=True) if item == i] for i in range(1, 13)]
+        key = [(sum(time > since for time in own) if days else 0, len(own), max(own, default=-1)) for own in seen]
+        wanted = sorted(range(12), key=lambda i: key[i], reverse=True)
+        assert model.counts.argsort(descending=True).tolist() == wanted
 
 
 def test_the_days_end_with_the_newest_event_and_reach_back_to_the_second() -> None:

@@ -9,7 +9,6 @@ from tests.squares import squares
 from torch import Tensor, nn
 
 from foretaste.answers import answered
-from foretaste.data.sequences import Sequences
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ConfigError
 from foretaste.models import rum
@@ -17,7 +16,7 @@ from foretaste.models.contract import Events, SequenceModel, seeded
 from foretaste.models.rum import RUM, FeatureRUM, ItemRUM
 from foretaste.models.saved import Trained
 from foretaste.recommender import Recommender
-from foretaste.training.loop import TrainConfig, train
+from foretaste.training.loop import TrainConfig
 
 HERE = Path(__file__).parent
 GOLDEN = {kind: json.loads((HERE / f"rum_{kind}_golden.json").read_text()) for kind in ("item", "feature")}

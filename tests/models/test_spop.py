@@ -6,7 +6,6 @@ import torch
 from tests.battery import random_log
 from tests.models.test_rules import ask, counted, log_of, order
 
-from foretaste.models.baselines.counting import standing
 from foretaste.models.baselines.pop import Pop
 from foretaste.models.baselines.spop import SPop
 
@@ -26,9 +25,12 @@ def test_only_the_last_w_events_count() -> None:
 
 @pytest.mark.parametrize("ties", ["latest", "popularity", "none"])
 def test_equal_to_counting_one_by_one(ties: str) -> None:
+    """Ties: by the count in the training log, and then the later occurrence; by the count alone; or left."""
     log, rng = random_log(12, 25), np.random.default_rng(0)
     model = counted(SPop(12, SPop.Config(window=9, ties=ties)), log)
-    place = standing(log, 12, ties)
+    seen = [np.flatnonzero(log.items == item) for item in range(1, 13)]
+    key = [(len(own) if ties != "none" else 0, own.max() if ties == "latest" else 0) for own in seen]
+    place = [sorted(set(key)).index(one) for one in key]
     for length in (0, 1, 5, 30):
         history = rng.integers(1, 13, length).tolist()
         wanted = [history[-9:].count(item) + place[item - 1] / 16 for item in range(1, 13)]

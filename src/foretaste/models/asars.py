@@ -86,7 +86,7 @@ class ASARS(SequenceModel):
         @model_validator(mode="after")
         def _agrees(self) -> Self:
             if self.temporal and self.variant not in ("time_user", "user_att", "user_cat"):
-                raise ValueError(f"temporal: take variant time_user, user_att or user_cat; '{self.variant}' has no user")
+                raise ValueError(f"temporal: take variant time_user, user_att or user_cat, not '{self.variant}'")
             if self.query == "last" and self.variant not in ("time_user", "time_att"):
                 raise ValueError(f"query = 'last' asks by time: take time_user or time_att, not '{self.variant}'")
             if self.mode == "paper" and not self.reads_bins:

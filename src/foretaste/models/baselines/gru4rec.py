@@ -16,8 +16,9 @@ Left open or contradicted by the papers, and what was chosen:
   (`carry=True`), one event at a time in training. `carry=False` drops what is read and scored, and runs at once. On
   one-hot items their PyTorch code applies the rate of the embedding to the first layer; here, as in their Theano code,
   it is the state's.
-- Tan et al.'s embedding dropout deletes whole clicks of the input, others in each pass. Here, as in Hidasi's code,
-  `embedding_dropout` drops entries of a click's vector.
+- Tan et al.'s embedding dropout deletes whole clicks of the input, others in each pass, which makes an input of its own
+  for every prefix; here all prefixes of a session are one run, and, as in Hidasi's code, `embedding_dropout` drops
+  entries of a click's vector. Nor is an input cut to 19 clicks, which would make answers depend on where it was cut.
 - Left out: the final activation (tanh, ELU), so that a score is an inner product. It is monotone, so it changes no list
   of given weights; the losses read scores without a bound instead, and train other ones. Momentum, which no other
   optimiser here has. Adagrad's root holds 1e-6, as theirs does (`accumulator`).

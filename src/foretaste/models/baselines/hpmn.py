@@ -21,7 +21,8 @@ Left open, and what was chosen:
   1e-5; ours is of that order, and has a gradient at 0. It is the `auxiliary` loss.
 - Periods are powers of one number; the paper allows one a layer, and uses 2 on its longest log, with 5 slots, as here.
 - D = H = 128, the size that DMAN gives to every model; the authors' own log loss has 16 and 32. Uniform within
-  1 / sqrt(H). The user's id and profile, which the authors put beside every item, are left out.
+  1 / sqrt(H). The user's id and profile, which the authors put beside every item, are left out: most logs have no
+  profile, and a stranger must be answered from events alone.
 
 Training: slot 0 is one run over the row; slot r one run over every period-th state below it, all rows side by side
 wherever they stand. So R runs of T, T / 2, T / 4, ... steps.
