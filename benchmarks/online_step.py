@@ -2,12 +2,13 @@
 
     python benchmarks/online_step.py [--data FOLDER] [--model NAME ...] [--seconds 30]
 
-For every registered model with its default Config, and each variant of ASARS: the time of one online step (take in one
-event, give the query) after 10 events of history and after 10,000, one user, one thread; the bytes of its state; and,
-in a process of its own with the model's own recipe, how many targets a second it trains on, and the peak of memory.
-The log is 30Music as ASARS prepares it where it is at hand (users, sessions, times), else the simulated shop. Steps
-after 10 and after 10,000 events are measured in turn, so that whatever else the machine does weighs on both alike.
-Measure on an idle machine.
+For every registered model with its default Config, and the variants of LSAMN, DMAN and ASARS: the time of one online
+step (take in one event, give the query) after 10 events of history, after 10,000, and after 10,019, where DMAN absorbs
+a segment; one user, one thread; the bytes of its state; and, in a process of its own with the model's own recipe, how
+many events a second it trains on, how many targets (LSAMN's are all items of later sessions), and the peak of memory.
+The log is 30Music as ASARS prepares it where it is at hand (users, sessions, times), else a simulated shop. Every step
+starts from the same state, and the three are measured in turn, so that whatever else the machine does weighs on all
+alike. Measure on an idle machine.
 """
 
 from __future__ import annotations
@@ -35,15 +36,24 @@ from foretaste.models.contract import Events, SequenceModel, State, seeded
 from foretaste.training.loop import train
 from foretaste.training.settings import TrainConfig
 
-SHORT, LONG, STEPS = 10, 10_000, 400
+LENGTHS = {"step_after_10_us": 10, "step_after_10000_us": 10_000, "step_absorbing_us": 10_019}
+STEPS = 400
 N_ITEMS, N_USERS = 10_000, 1_000
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in MODELS},
     "lsamn d 100": ("lsamn", {"embedding_size": 100}),
+    "s-lsamn": ("lsamn", {"preference_attention": False}),
+    "p-lsamn": ("lsamn", {"item_attention": False}),
+    "n-lsamn": ("lsamn", {"item_attention": False, "preference_attention": False}),
+    "dman-xl": ("dman", {"memory": "none"}),
+    "dman-fifo": ("dman", {"memory": "fifo"}),
+    "dman-nran": ("dman", {"nran": True}),
+    "dman bare": ("dman", {"bare": True}),
     **{
         f"asars {name}": ("asars", {"variant": name})
         for name in ("none", "user_att", "user_cat", "time_att", "time_cat")
     },
+    "asars query last": ("asars", {"query": "last"}),
     "asars temporal": ("asars", {"temporal": True}),
 }
 """Row -> model and settings."""
@@ -103,7 +113,7 @@ def generated() -> Sequences:
 
 
 def online(name: str) -> dict[str, Any]:
-    """Microseconds of one step after a short and after a long history, and the bytes of the state."""
+    """Microseconds of one step after a short history and after long ones, and the bytes of the state."""
     kind, settings = model_class(ROWS[name][0]), ROWS[name][1]
     with seeded(0):
         model = kind(N_ITEMS, kind.Config.of(settings), N_USERS)
@@ -112,20 +122,19 @@ def online(name: str) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     coming = events(STEPS, rng)
     with torch.inference_mode():
-        states = {length: after(model, events(length, rng)) for length in (SHORT, LONG)}
-        took: dict[int, list[float]] = {SHORT: [], LONG: []}
+        states = {name: after(model, events(length, rng)) for name, length in LENGTHS.items()}
+        took: dict[str, list[float]] = {name: [] for name in LENGTHS}
         for step in range(STEPS):
             one = coming.cut(step, step + 1)
-            for length in (SHORT, LONG) if step % 2 else (LONG, SHORT):
+            for name in sorted(LENGTHS, reverse=step % 2 == 0):
                 began = time.perf_counter()
-                _, states[length] = model(one, states[length])
-                took[length].append(time.perf_counter() - began)
-    middle = {length: 1e6 * float(np.median(times[STEPS // 8 :])) for length, times in took.items()}
-    size = {key: part.element_size() * part[0].numel() for key, part in states[LONG].items()}
+                model(one, states[name])
+                took[name].append(time.perf_counter() - began)
+    middle = {name: round(1e6 * float(np.median(times[STEPS // 8 :])), 1) for name, times in took.items()}
+    size = {key: part.element_size() * part[0].numel() for key, part in states["step_after_10000_us"].items()}
     return {
-        "step_after_10_us": round(middle[SHORT], 1),
-        "step_after_10000_us": round(middle[LONG], 1),
-        "ratio": round(middle[LONG] / middle[SHORT], 3),
+        **middle,
+        "ratio": round(middle["step_after_10000_us"] / middle["step_after_10_us"], 3),
         "state_bytes": sum(size.values()),
         "state": size,
     }
@@ -141,7 +150,7 @@ def after(model: SequenceModel, history: Events) -> State:
 
 
 def training(name: str, data: Path, seconds: float) -> dict[str, Any]:
-    """Training targets a second with the model's own recipe, and the peak of memory."""
+    """Events and targets a second in training with the model's own recipe, and the peak of memory."""
     kind, settings = model_class(ROWS[name][0]), ROWS[name][1]
     if kind.learns == "counts":
         return {}
@@ -161,15 +170,17 @@ def training(name: str, data: Path, seconds: float) -> dict[str, Any]:
 
     def report(facts: Any) -> None:
         if "done" in facts:
-            found.update(done=facts["done"], seconds=facts["seconds"])
+            found.update(done=facts["done"], seconds=facts["seconds"], targets=facts["targets"])
             if facts["seconds"] > seconds:
                 raise Enough
 
     with contextlib.suppress(Enough):
         train(model, log, TrainConfig.of({**kind.recipe, "epochs": 1}), report=report)
+    speed = found["done"] / found["seconds"]
     return {
         "log": source,
-        "targets_per_second": round(found["done"] / found["seconds"], 1),
+        "events_per_second": round(speed * len(log.items) / found["targets"]),
+        "targets_per_second": round(speed),
         "peak_mb": peak_mb(),
     }
 
@@ -179,22 +190,23 @@ def table(results: dict[str, Any]) -> str:
     lines = [
         "# What each model costs",
         "",
-        f"Default Config; one thread; {N_ITEMS:,} items online; the median of {STEPS} steps. DMAN absorbs a segment at "
-        "every 20th event, which takes two to three times as long, whatever the history. Beside a state its equations' "
-        "own bytes: ours also hold the user's number, counts, and what `explain` needs (LSAMN's 64 item numbers). "
-        "Training is on 30Music where that log is at hand. A step is taking one event in and giving the query; whole "
-        "answers of the service, after 10 events and after 10,000, are in serving_states.md. Made by `python "
-        "benchmarks/online_step.py`.",
+        f"Default Config; one thread; {N_ITEMS:,} items online; the median of {STEPS} steps, each from the same "
+        "state. After 10,019 events DMAN absorbs a segment, as at every 20th event. Beside a state its equations' own "
+        "bytes: ours also hold the user's number, counts, and what `explain` needs (LSAMN's 64 item numbers). Training "
+        "is on 30Music where that log is at hand; a target is an item that is asked for (LSAMN's are all items of "
+        "later sessions). A step is taking one event in and giving the query; whole answers of the service, after 10 "
+        "events and after 10,000, are in serving_states.md. Made by `python benchmarks/online_step.py`.",
         "",
-        "| model | one step after 10 events, us | after 10,000 | ratio | state, bytes a user | equations "
-        "| training, targets/s | peak memory, MB |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| model | one step after 10 events, us | after 10,000 | ratio | after 10,019 | state, bytes a user "
+        "| equations | training, events/s | targets/s | peak memory, MB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, found in results.items():
-        steps = found["step_after_10_us"], found["step_after_10000_us"], found["ratio"]
+        short, long, absorbing = (f"{found[key]:.0f}" for key in LENGTHS)
+        trained = [f"{found[key]:,}" if key in found else "" for key in ("events_per_second", "targets_per_second")]
         lines.append(
-            f"| {name} | {steps[0]:.0f} | {steps[1]:.0f} | {steps[2]:.2f} | {found['state_bytes']:,} "
-            f"| {EXPECTED.get(name, '')} | {found.get('targets_per_second', '')} | {found.get('peak_mb', '')} |"
+            f"| {name} | {short} | {long} | {found['ratio']:.2f} | {absorbing} | {found['state_bytes']:,} "
+            f"| {EXPECTED.get(name, '')} | {' | '.join(trained)} | {found.get('peak_mb', '')} |"
         )
     days = {f"{one['machine']['processor']}, {one['made']}" for one in results.values() if "machine" in one}
     return "\n".join([*lines, "", f"Made on: {'; '.join(sorted(days))}."]) + "\n"

@@ -9,9 +9,9 @@ VS-KNN: Ludewig, Jannach, "Evaluation of Session-based Recommendation Algorithms
 the shared items weigh by their place in s (`weighting`) over |s|; decay goes by the steps back to the latest shared
 item (`score_weighting`); idf as in the authors' session-rec. Computed as VMIS-kNN (session_index.py).
 
-Left out: neighbours drawn by chance (the latest are taken, the default of the authors' code), similarities other than those
-of its figures, session-rec's switch for dwell times (a past session's dwell is known, the open one's last is not), and
-the reminders that push items of the session up: those are scored like any other.
+Left out: neighbours drawn by chance (the latest are taken, the default of the authors' code), similarities other than
+those of its figures, session-rec's switch for dwell times (a past session's dwell is known, the open one's last is
+not), and the reminders that push items of the session up: those are scored like any other.
 
 Left open, and what was chosen:
 - An item that comes again in s stands at its newest place; steps and lengths count events, |s| distinct items.
