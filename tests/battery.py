@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from foretaste.data.sequences import TEST, TRAIN, Sequences
-from foretaste.data.simulate import KnownLog, known
+from foretaste.data.simulate import KINDS, KnownLog, known
 from foretaste.data.vocabulary import Vocabulary
 from foretaste.errors import ForetasteError, NeedsError
 from foretaste.evaluation.evaluate import evaluate
@@ -34,6 +34,9 @@ from tests.variants import LEARNING, LEARNING_ON, VARIANTS
 CASES = [(name, variant) for name in MODELS for variant in VARIANTS[name]]
 N_ITEMS, N_USERS = 30, 9
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
+
+LADDER = ("popularity", "last_item", "order", "set", "user_taste")
+"""Of each of these logs a model says that it masters it, or why not."""
 
 IDS = [f"{name}-{variant}" if variant else name for name, variant in CASES]
 every_model = pytest.mark.parametrize(("name", "variant"), CASES, ids=IDS)
@@ -158,7 +161,11 @@ def test_every_model_is_in_the_battery() -> None:
         kind = model_class(name)
         assert kind.summary
         assert kind.paper
-        assert kind.masters or "learning" in kind.not_applicable
+        masters = {*kind.masters}
+        short = [log for logs in kind.short_of for log in logs.split(", ")]
+        assert len(short) == len(set(short))
+        assert masters.isdisjoint(short)
+        assert {*LADDER} <= {*masters, *short} <= {*KINDS}, name
 
 
 @every_model
@@ -541,10 +548,13 @@ def learned_recall(name: str, kind_of_log: str, seed: int = 0, share: float = 1.
 @pytest.mark.parametrize(
     ("name", "kind_of_log"),
     [  # that popularity is learnt shows on the other logs too, so by itself it can wait for `make slow`
-        pytest.param(name, log, id=f"{name}-{log}", marks=[pytest.mark.slow] if log == "popularity" and alone else [])
+        pytest.param(
+            name, log, id=f"{name}-{log}", marks=[pytest.mark.slow] * (long or (log == "popularity" and alone))
+        )
         for name in MODELS
         for log in model_class(name).masters
         for alone in [len(model_class(name).masters) > 1]
+        for long in [LEARNING_ON.get((name, log), {}).get("epochs", 0) >= 20]
     ],
 )
 def test_it_masters_the_logs_it_declares(name: str, kind_of_log: str) -> None:

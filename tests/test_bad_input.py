@@ -637,6 +637,51 @@ def no_file_larger_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def test_no_file_of_the_users_is_replaced(ft: Shell, made: Path) -> None:
+    """A folder of somebody else's with a manifest.json, files beside ours, the log itself under another option."""
+    prepare = ("prepare", "good.csv", *COLUMNS)
+    shutil.copytree(made / "prepared", "prepared")
+    Path("web").mkdir()
+    for name, text in {"web/manifest.json": "{}", "web/index.html": "mine", "prepared/notes.txt": "mine"}.items():
+        Path(name).write_text(text)
+    Path("good.csv").write_text(GOOD)
+    before = contents(Path())
+    for replace in ((), ("--replace",)):
+        refused(ft(*prepare, "--out", "web", *replace), "web: holds something that was not saved from here")
+        refused(ft(*prepare, "--out", "prepared", *replace), "prepared: holds 'notes.txt' beside what was saved")
+    for name in ("web", "prepared"):
+        with pytest.raises(SavedFileError, match="holds"):
+            foretaste.Prepared.open(made / "prepared").save(name)
+    for name in ("good.csv", "prepared/notes.txt"):
+        refused(ft(*prepare, "--out", "new", "--rejected", name), f"{name}: holds something else than rejected rows")
+    refused(ft(*prepare, "--out", "new", "--rejected", "new/bad.csv"), "--rejected new/bad.csv: lies in --out")
+    refused(ft("inspect", "good.csv", *COLUMNS, "--html", "good.csv"), "good.csv: what stands there would be replaced")
+    refused(ft("evaluate", made / "narm", made / "prepared", "--out", "good.csv"), "a name that ends in .npz")
+    refused(ft("reproduce", "--list", "--out", "tables", "--ledger", "good.csv"), "a name that ends in .md")
+    assert contents(Path()) == before
+    Path("prepared/notes.txt").unlink()
+    refused(ft(*prepare, "--out", "prepared"), "prepared: a prepared log is there already")
+    ft.well(*prepare, "--out", "prepared", "--replace")
+
+
+def test_a_model_that_is_registered_wrong_is_said(ft: Shell, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place, why in {
+        "foretaste.models.nofile:Fade": "No module named",
+        "foretaste.models.narm:Fade": "'Fade'",
+    }.items():
+        monkeypatch.setitem(foretaste.models.MODELS, "fade", place)
+        refused(
+            ft("train", made / "prepared", "--out", "x", "--model", "fade"), f"'fade' is registered as '{place}'", why
+        )
+
+
+def test_the_folder_one_is_in(ft: Shell, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(made / "prepared")
+    assert ft.well("inspect", ".", "--json").json["events"] == 100
+    with pytest.raises(SavedFileError, match=r"recommender.json"):
+        Recommender.load("")
+
+
 @pytest.mark.parametrize("size", [0, 200, 300])
 @pytest.mark.parametrize(
     "arguments",
@@ -656,7 +701,7 @@ def test_a_full_disk_leaves_what_was_there(ft: Shell, made: Path, size: int, arg
         Path("bad.csv").write_text(GOOD + "30,,1600009999\n" * 20)
         ft.well("train", "prepared", "--out", "pop", "--model", "pop")
         ft.well("evaluate", "pop", "prepared", "--out", "ranks.npz")
-        Path("rejected.csv").write_text("of an earlier run")
+        Path("rejected.csv").write_text("line,reason,row\n7,of an earlier run,\n")
         before = contents(Path())
         with no_file_larger_than(size):
             ran = ft(*arguments)

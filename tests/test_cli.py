@@ -587,7 +587,17 @@ def test_output_that_cannot_be_written_is_one_line() -> None:
     with Path("/dev/full").open("w") as full:
         process = started("models", stdout=full)
     _, err = process.communicate()
-    assert (process.returncode, err) == (2, "foretaste: output: No space left on device\n")
+    more = "; free some space, or choose another folder"
+    assert (process.returncode, err) == (2, f"foretaste: output: No space left on device{more}\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes break otherwise there")
+def test_a_training_goes_on_when_nobody_reads_along(ft: Shell, made: Path, tmp_path: Path) -> None:
+    process = started("train", str(made / "clicks"), "--out", str(tmp_path / "narm"), *SMALL, "--set", "epochs=3")
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.wait() == 0
+    assert Recommender.load(tmp_path / "narm").trained.facts["history"][-1]["epoch"] == 3
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes break otherwise there")

@@ -15,10 +15,11 @@ from torch import Tensor
 from foretaste import EventLog, Recommender, shop, splits
 from foretaste.data.prepared import Prepared
 from foretaste.data.vocabulary import Vocabulary
-from foretaste.errors import ConfigError, ForetasteError, NeedsError, TrainingError
+from foretaste.errors import ConfigError, DataError, ForetasteError, NeedsError, TrainingError
 from foretaste.listing import write_lists
 from foretaste.retrieval.approximate import WALKS, Approximate, Depth
 from tests.shell import Shell
+from tests.test_bad_input import no_file_larger_than
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +204,14 @@ def test_no_list_is_made_of_noise_or_for_other_users(log: EventLog, tmp_path: Pa
     with pytest.raises(TrainingError, match="scored NaN"):
         write_lists(found.trained, prepared, tmp_path / "noise.csv", 2)
     assert [path.name for path in tmp_path.iterdir()] == ["l.csv"]
+
+
+def test_no_room_for_temporary_files_is_said(log: EventLog, tmp_path: Path) -> None:
+    prepared = log.prepare()
+    trained = Recommender("pop").fit(prepared).trained
+    with no_file_larger_than(2000), pytest.raises(DataError, match=r"temporary files in .*TMPDIR"):
+        write_lists(trained, prepared, tmp_path / "lists.csv")
+    assert not (tmp_path / "lists.csv").exists()
 
 
 def test_what_cannot_be_listed_is_said(log: EventLog, tmp_path: Path) -> None:

@@ -391,6 +391,12 @@ LEARNING: dict[str, dict[str, object]] = {
 
 
 LEARNING_ON: dict[tuple[str, str], dict[str, object]] = {
-    ("dman", "distant"): {"learning_rate": 0.005, "epochs": 2},
+    ("dman", "distant"): {"learning_rate": 0.005, "epochs": 2},  # it is eight times as long as the others
+    ("dman", "order"): {"epochs": 40},  # what needs many passes is `slow`
+    ("dream", "set"): {"epochs": 24},
+    ("dream", "order"): {"epochs": 48},
+    ("sdm", "order"): {"epochs": 30},
+    ("sasrec", "order"): {"loss": "softmax", "negatives": 0, "epochs": 30},
+    ("esasrec", "order"): {"epochs": 20},
 }
-"""Where a log asks for other settings than the model's: this one is eight times as long as the others."""
+"""Where a log asks for other settings than the model's."""

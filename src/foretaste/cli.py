@@ -117,14 +117,17 @@ def evaluate(
         Also say what the lists are like: how much of the catalogue they cover, how popular their items are, how many
         of them the user has seen.
     out
-        File for the ranks of every case (npz), for later comparisons.
+        File for the ranks of every case, for later comparisons; its name ends in .npz. What stands there is replaced.
     """
+    from foretaste.data.files import check_ending
     from foretaste.data.prepared import Prepared
     from foretaste.recommender import Recommender
     from foretaste.training.progress import Ranked
 
     if threads is not None:
         words.use_threads(threads)
+    if out is not None:
+        check_ending(out, ".npz")
     asked, number = words.protocol(protocol), words.part(part)
     recommender, log = Recommender.load(run, device), Prepared.open(data)
     found = recommender.evaluate(log, protocol=asked, part=number, cutoffs=cutoffs, lists=lists, progress=Ranked())

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import NoReturn
@@ -15,6 +16,8 @@ from foretaste.errors import ForetasteError
 
 RESUMED = ("train", "compare", "tune", "reproduce", "merge")
 """Commands that go on where they were stopped when the same one is given again."""
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS)
+"""Errors of a disk on which nothing can be written, or no more."""
 
 
 def end(error: BaseException | None = None, *, command: str = "", debug: bool = False) -> NoReturn:
@@ -36,7 +39,7 @@ def said(error: BaseException | None, command: str = "") -> tuple[str, int]:
     """The words and the exit status of an error that ended a command."""
     line = " ".join(str(error).split())
     match error:
-        case None | BrokenPipeError():  # whoever read our output has seen enough
+        case None | BrokenPipeError():  # whoever read our output has seen enough; progress may break (progress.tell)
             return "", 0
         case KeyboardInterrupt():
             more = "; run the same command again and it goes on" if command in RESUMED else ""
@@ -47,7 +50,8 @@ def said(error: BaseException | None, command: str = "") -> tuple[str, int]:
             lines = str(error).splitlines() or [type(error).__name__]
             return "\n".join(lines[:2]) + (f" (and {len(lines) - 2} more)" if len(lines) > 2 else ""), 2
         case OSError():
-            return f"{error.filename or 'output'}: {error.strerror or line}", 2
+            more = "; free some space, or choose another folder" if error.errno in FULL else ""
+            return f"{error.filename or 'output'}: {error.strerror or line}{more}", 2
     if isinstance(error, MemoryError) or "allocate memory" in line or "out of memory" in line:
         return f"not enough memory ({line.split('Allocator: ')[-1][:200]}); choose smaller sizes or a smaller batch", 2
     return f"unexpected {type(error).__name__}: {line[:300]}\nPlease report it, with what --debug prints.", 1

@@ -93,10 +93,10 @@ def write_lists(
     rows = known[share.part - 1 :: share.parts]  # [n]
     best = Best(trained, k, None if recall is None or k > max(DEPTHS) else _index(trained, recall))
     space, done, empty = Workspace(), 0, 0
-    space.db.execute("CREATE TABLE listed (who INTEGER, rank INTEGER, what INTEGER, score DOUBLE)")
+    space.run("CREATE TABLE listed (who INTEGER, rank INTEGER, what INTEGER, score DOUBLE)", space.temporary)
     for size, block in _blocks(trained, log, rows, best, leave_out_seen):
         space.db.register("block", block)
-        space.db.execute("INSERT INTO listed SELECT who, rank, what, score FROM block")
+        space.run("INSERT INTO listed SELECT who, rank, what, score FROM block", space.temporary)
         space.db.unregister("block")
         done, empty = done + size, empty + size - len(np.unique(block["who"]))
         if progress:

@@ -304,7 +304,7 @@ def test_what_could_not_stand_in_one_table_is_not_merged(
         ((alone, "--data", tmp_path / "none"), "none"),
     ):
         ran = ft("merge", *words, "--out", new)
-        assert (ran.status, says in ran.err, (new / "cells").exists()) == (2, True, False)
+        assert (ran.status, says in ran.err, new.exists()) == (2, True, False)
     for folder in (clicks, Place(compared).model("pop")):
         ran = ft("merge", alone, "--out", folder)
         assert (ran.status, "holds a prepared log or a recommender" in ran.err) == (2, True)

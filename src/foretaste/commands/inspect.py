@@ -46,8 +46,10 @@ def inspect(
         show(*inspect_folder(place), json)
         return
     if html is not None:
+        from foretaste.data.files import check_ending
         from foretaste.inspection.page import can_draw, page
 
+        check_ending(html, ".html", ".htm")
         can_draw()
     found = of_folder(place) if ours else of_log(steps.read(columns, source, **asdict(room)), place.name)
     facts, text = found.as_dict(), found.text()

@@ -64,7 +64,10 @@ def prepare(
     from foretaste.data.folders import check_free
     from foretaste.data.sessions import Filters
 
+    out = out if out.name else out.resolve()  # `.` has no name
     check_free(out, "a prepared log", replace=replace)
+    if rejected is not None and out.resolve() in rejected.resolve().parents:
+        raise ConfigError(f"--rejected {rejected}: lies in --out, which is written as a whole; give it another place")
     if recipe is not None:
         if columns != options.NO_COLUMNS or steps != options.NO_STEPS or split or validation or filter_all:
             raise ConfigError("prepare: columns, sessions, filters and split stand in the recipe; change them there")

@@ -17,7 +17,7 @@ from foretaste.compare.tracked import TrackedCells
 from foretaste.compare.trials import check
 from foretaste.compare.written import markdown
 from foretaste.data import datasets
-from foretaste.data.files import write_text
+from foretaste.data.files import check_ending, write_text
 from foretaste.data.prepared import Prepared
 from foretaste.data.recipes import DataRecipe
 from foretaste.errors import ConfigError, DataError, SavedFileError
@@ -71,6 +71,8 @@ def reproduce(
     """
     from foretaste.cli import show
 
+    if ledger is not None:
+        check_ending(ledger, ".md")
     if list or name is None:
         if name is not None:
             raise ConfigError("reproduce: give a table, or --list")

@@ -23,7 +23,7 @@ from foretaste.data.files import write_text
 from foretaste.data.folders import MANIFEST
 from foretaste.errors import ConfigError
 from foretaste.threads import WAITING
-from foretaste.training.progress import clock
+from foretaste.training.progress import clock, tell
 
 Job = tuple[str, int]
 """Row and seed."""
@@ -261,7 +261,7 @@ class Board:
             self.out.flush()
 
     def _print(self, text: str) -> None:
-        print(f"\r\033[K{text}" if self.live else text, file=self.out, flush=True)
+        tell(f"\r\033[K{text}" if self.live else text, self.out)
 
 
 def refuse_taken(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from textwrap import shorten
 from typing import Any
 
 from foretaste.compare.budget import at_the_end
@@ -12,6 +13,8 @@ from foretaste.compare.summary import Line, Summary, machine_of
 
 SHOWN = 10
 """Pairs of rows in another order than the paper's that are named."""
+WHY = 400
+"""Characters of what made a row fail; all of it lies beside the cells."""
 
 
 def markdown(summary: Summary) -> str:
@@ -24,7 +27,8 @@ def markdown(summary: Summary) -> str:
     lines = [f"# {grid.title}", "", *([grid.about.strip(), ""] if grid.about else [])]
     lines += [_asked(summary), "", f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     lines += [_row(line, names, paper) for line in summary.lines if line.cells]
-    lines += [f"- {line.name}: {why}" for line in summary.lines for why in sorted(set(line.failures.values()))]
+    failed = [(line.name, why) for line in summary.lines for why in sorted(set(line.failures.values()))]
+    lines += [*[""] * bool(failed), *(f"- {name}: {shorten(why, WHY, placeholder=' ...')}" for name, why in failed)]
     below = [
         *_untested(summary),
         *_seeds(summary),

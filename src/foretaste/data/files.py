@@ -61,6 +61,12 @@ def _replaced(path: Path, mode: str, encoding: str | None) -> Iterator[Any]:
         ) from None
 
 
+def check_ending(path: Path, *endings: str) -> None:
+    """Refuse, before long work, a file that is not named like what is to be written: it may be somebody's log."""
+    if path.suffix.lower() not in endings:
+        raise SavedFileError(f"{path}: what stands there would be replaced; give a name that ends in {endings[0]}")
+
+
 def to_disk(path: Path) -> None:
     """What was written to a file or folder is on the disk when this returns."""
     handle = os.open(path, os.O_RDONLY)

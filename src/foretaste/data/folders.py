@@ -31,7 +31,8 @@ SMALL = 16 * 1024 * 1024
 def written_whole(folder: Path, manifest: str = MANIFEST) -> Iterator[Path]:
     """A new, empty folder to write into; it takes the place of `folder` when the block ends well.
 
-    A folder that stands there is only replaced if it holds a file named `manifest`, so nobody's other files are lost.
+    A folder that stands there is only replaced if it holds what its `manifest` lists and no more, so nobody's other
+    files are lost.
     """
     folder = folder.resolve()
     check_place(folder, manifest)
@@ -47,7 +48,7 @@ def written_whole(folder: Path, manifest: str = MANIFEST) -> Iterator[Path]:
         to_disk(made)
         _put(made, folder)
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = error.strerror or f"{error}; the disk may be full"  # NumPy says how much it could not write
         raise SavedFileError(f"{folder}: could not be written: {reason}; what was there before is untouched") from None
     except SavedFileError as error:  # of a file in it: named by the place that it was meant for
         raise SavedFileError(f"{error}; what was there before is untouched".replace(str(made), str(folder))) from None
@@ -57,9 +58,29 @@ def written_whole(folder: Path, manifest: str = MANIFEST) -> Iterator[Path]:
 
 
 def check_place(folder: Path, manifest: str = MANIFEST) -> None:
-    """Refuse a place in which something stands that is no saved folder with a `manifest`; ask before long work."""
-    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / manifest).exists())):
+    """Refuse a place in which anything stands that is no part of a saved folder with a `manifest`; ask before long
+    work."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    ours = _listed(folder / manifest)
+    if ours is None:
         raise SavedFileError(f"{folder}: holds something that was not saved from here; give a new or an empty folder")
+    others = sorted({file.name for file in folder.iterdir()} - {manifest, *ours})
+    if others:
+        raise SavedFileError(
+            f"{folder}: holds {others[0]!r} beside what was saved from here, which would be lost; move that away, or "
+            "give another folder"
+        )
+
+
+def _listed(manifest: Path) -> list[str] | None:
+    """The files that a manifest of ours names; None if it is somebody else's, or not there."""
+    try:
+        said = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    ours = isinstance(said, dict) and "checksum" in said and isinstance(said.get("files"), dict)
+    return list(said["files"]) if ours else None
 
 
 def check_free(folder: Path, what: str, manifest: str = MANIFEST, *, replace: bool = False) -> None:
@@ -108,6 +129,7 @@ def check_files(path: Path, manifest: dict[str, Any], *, verify: bool = False) -
 
 def check_interrupted(folder: Path) -> None:
     """Say where the earlier folder is, if a kill came between the two moves by which a new one takes its place."""
+    folder = folder.resolve()  # `.` has no name
     before = folder.with_name(f".{folder.name}.before")
     if not folder.exists() and before.exists():
         raise SavedFileError(

@@ -90,6 +90,8 @@ class Reader:
 
     def read(self, strict: bool = False, path: str | Path | None = None) -> Reading:
         """Read once, decide, reject, leave out; `path` is where rejected rows are written."""
+        if path is not None:
+            rejected.check(path)
         raw = Raw(self.workspace, self.source, self.cells)
         lines = raw.lines
         stages = list(self._wishes(raw))

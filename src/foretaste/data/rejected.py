@@ -29,6 +29,8 @@ from foretaste.data.sources import Part
 from foretaste.data.workspace import Table, Workspace, reason, text
 from foretaste.errors import DataError
 
+COLUMNS = ("line, reason, row", "file, line, reason, row")
+"""Of the rejected rows of one file, and of several."""
 OPEN_QUOTE = "a quote that is not closed"
 UNREADABLE = {
     "MISSING COLUMNS": "too few cells",
@@ -163,12 +165,27 @@ def collect(workspace: Workspace, lines: Lines, view: str, cells: Iterable[Cell]
     return table
 
 
+def check(path: str | Path) -> None:
+    """Refuse a file that holds something else than rejected rows: it may be the log itself. Ask before reading."""
+    path = Path(path)
+    if not path.exists():
+        return
+    try:
+        with path.open("rb") as file:
+            first = file.readline(100).strip().decode(errors="replace")
+    except OSError as error:
+        raise DataError(f"{path}: the rejected rows cannot be written there: {reason(error)}") from None
+    if first not in {columns.replace(" ", "") for columns in COLUMNS}:
+        raise DataError(f"{path}: holds something else than rejected rows, and would be lost; give another file")
+
+
 def write(workspace: Workspace, table: str, path: str | Path) -> None:
     """The rejected rows as a CSV, replaced in one move."""
+    check(path)
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     one_file = workspace.row(f"SELECT count(DISTINCT file) FROM {table}")[0] < 2
-    columns = "line, reason, row" if one_file else "file, line, reason, row"
+    columns = COLUMNS[0] if one_file else COLUMNS[1]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         workspace.db.execute(f"COPY (SELECT {columns} FROM {table}) TO {text(temporary)} (FORMAT csv, HEADER)")

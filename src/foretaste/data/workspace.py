@@ -29,7 +29,12 @@ class Workspace:
     def __init__(self, memory_limit: str = "4GB", threads: int | None = None, small: bool = False) -> None:
         folder = tempfile.mkdtemp(prefix="foretaste-")
         self.folder = Path(folder)
-        self.db = duckdb.connect(":memory:" if small else str(self.folder / "log.duckdb"))
+        self.temporary = f"temporary files in {folder} (free some space there, or set TMPDIR to another folder)"
+        """What a statement that writes there is called in an error."""
+        try:
+            self.db = duckdb.connect(":memory:" if small else str(self.folder / "log.duckdb"))
+        except duckdb.Error as error:
+            raise DataError(f"{self.temporary}: {reason(error)}") from error
         weakref.finalize(self, _close, self.db, folder)
         try:
             self.db.execute(f"SET memory_limit = {text(memory_limit)}")
@@ -56,6 +61,8 @@ class Workspace:
         """Run a statement; where DuckDB cannot, the error begins with `what` and has one line."""
         try:
             self.db.execute(sql)
+        except duckdb.OutOfMemoryException as error:
+            raise DataError(f"{what}: {reason(error)}; allow more by memory_limit= (--memory-limit)") from error
         except duckdb.Error as error:
             raise DataError(f"{what}: {reason(error)}") from error
 

@@ -55,7 +55,7 @@ def inspect_models() -> Found:
         kind = model_class(name)
         facts[name] = model_facts(kind)
         lines += [f"{name:8} {kind.summary}", f"{'':8} {kind.paper}", f"{'':8} {row_of(kind)}"]
-        lines += [f"{'':8} the battery leaves out its {part}: {why}" for part, why in kind.not_applicable.items()]
+        lines += [f"{'':8} {line}" for line in battery_of(kind)]
         lines += [f"{'':8} {key} = {field.default}" for key, field in kind.Config.model_fields.items()]
         lines += [f"{'':8} searched: {key}, {choice}" for key, choice in kind.space.items()] + [""]
     return facts, "\n".join(lines).rstrip()
@@ -70,6 +70,8 @@ def model_facts(kind: type[SequenceModel]) -> dict[str, Any]:
         "needs": sorted(kind.needs),
         "learns": kind.learns,
         "causal": kind.causal,
+        "masters": list(kind.masters),
+        "short_of": dict(kind.short_of),
         "not_applicable": dict(kind.not_applicable),
         "settings": {
             key: {"default": field.default, "about": field.description}
@@ -77,6 +79,13 @@ def model_facts(kind: type[SequenceModel]) -> dict[str, Any]:
         },
         "searched": {key: str(choice) for key, choice in kind.space.items()},
     }
+
+
+def battery_of(kind: type[SequenceModel]) -> list[str]:
+    """What the battery holds it to, and what it leaves out, with the reasons."""
+    lines = [f"learns the simulated logs {', '.join(kind.masters)}"] if kind.masters else []
+    lines += [f"does not master {logs}: {why}" for logs, why in kind.short_of.items()]
+    return lines + [f"the battery leaves out its {part}: {why}" for part, why in kind.not_applicable.items()]
 
 
 def row_of(kind: type[SequenceModel]) -> str:

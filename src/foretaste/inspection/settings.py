@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
-from foretaste.inspection.about import Found, model_facts, row_of
+from foretaste.inspection.about import Found, battery_of, model_facts, row_of
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -77,7 +77,7 @@ def inspect_model(name: str) -> Found:
     kind = model_class(name)
     facts: dict[str, Any] = {"model": name, **model_facts(kind)}
     lines = [f"{name}: {kind.summary}", kind.paper, row_of(kind)]
-    lines += [f"the battery leaves out its {part}: {why}" for part, why in kind.not_applicable.items()]
+    lines += battery_of(kind)
     own = list(settings_of(kind.Config()))
     lines += ["", "Its own settings" if own else "It has no settings of its own."]
     lines += [line for setting in own for line in _lines(setting)]

@@ -50,6 +50,9 @@ def model_class(name: str) -> type[SequenceModel]:
     """The class of a registered model."""
     if name not in MODELS:
         raise ConfigError(f"no model is called '{name}'; {nearest(name, MODELS)}")
-    module, attribute = MODELS[name].split(":")
-    found: type[SequenceModel] = getattr(import_module(module), attribute)
+    module, _, attribute = MODELS[name].partition(":")
+    try:
+        found: type[SequenceModel] = getattr(import_module(module), attribute)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ConfigError(f"model '{name}' is registered as '{MODELS[name]}', which is not there: {error}") from error
     return found

@@ -151,6 +151,9 @@ class SequenceModel(nn.Module, ABC):
     """What `tune` and `compare` may try of its settings and of those of its training; nothing else is searched."""
     masters: ClassVar[tuple[str, ...]] = ()
     """Simulated logs on which it must come within 10 % of the best possible recall."""
+    short_of: ClassVar[Mapping[str, str]] = {}
+    """Of the simulated logs that need neither a clock nor a distant memory, those that it does not master, one name or
+    several: why not."""
     beyond: ClassVar[str] = ""
     """The simulated log whose secret it cannot know: its recall must stay at the ceiling of what it can know."""
     not_applicable: ClassVar[Mapping[str, str]] = {}

@@ -103,7 +103,8 @@ class DMAN(SequenceModel):
                         "epochs": 200, "patience": 10, "metric": "ndcg@20"}
     space: ClassVar[Space] = {"learning_rate": Between(3e-4, 5e-3), "embedding_size": OneOf(64, 128),
                               "slots": OneOf(10, 20), "dropout": OneOf(0.1, 0.2, 0.4)}
-    masters = ("popularity", "last_item", "set", "distant")
+    masters = ("popularity", "last_item", "order", "set", "distant")
+    short_of: ClassVar = {"user_taste": "no vector of a user: a taste would have to be told by the history"}
     beyond = "dwell"
 
     config: DMAN.Config

@@ -71,6 +71,7 @@ class LSAMN(SequenceModel):
     }  # fmt: skip
     space: ClassVar[Space] = {"learning_rate": RATE, "embedding_size": SIZE, "l2": L2}
     masters = ("popularity", "set", "user_taste")
+    short_of: ClassVar = {"last_item, order": "a session is a set of items"}
     beyond = "order"
 
     config: LSAMN.Config

@@ -71,6 +71,7 @@ class NARM(SequenceModel):
         "context_dropout": THIRD,
     }  # fmt: skip
     masters = ("popularity", "last_item", "order", "set")
+    short_of: ClassVar = {"user_taste": "its rows are sessions: it does not know whose"}
     beyond = "user_taste"
 
     config: NARM.Config

@@ -177,6 +177,7 @@ class ItemRUM(RUM):
 
     summary = "own taste and the last K items, each candidate attends to them (item level)"
     masters = ("popularity", "user_taste")
+    short_of: ClassVar = {"last_item, order, set": "slots are read by their likeness to a candidate, in no order"}
     beyond = "order"
     by_candidate = ("attention",)
 
@@ -228,6 +229,7 @@ class FeatureRUM(RUM):
 
     summary = "own taste and a value for each of K features, erased and added to by each item (feature level)"
     masters = ("popularity", "user_taste", "set")
+    short_of: ClassVar = {"last_item, order": "its memory sums up a history, whatever the order"}
     beyond = "dwell"
     by_candidate = ("features", "values")
 

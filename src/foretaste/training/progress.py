@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -30,7 +31,15 @@ class Live:
             print(f"\r\033[K{running_line(facts)}", end="", file=self.out, flush=True)
 
     def _line(self, text: str) -> None:
-        print(f"\r\033[K{text}" if self.live else text, file=self.out, flush=True)
+        tell(f"\r\033[K{text}" if self.live else text, self.out)
+
+
+def tell(text: str, out: TextIO) -> None:
+    """A line for whoever reads along; that nobody does any more (a closed pipe) is no reason to stop the work."""
+    try:
+        print(text, file=out, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
 
 def together(*reports: Callable[[Mapping[str, Any]], None]) -> Callable[[Mapping[str, Any]], None]:

@@ -72,6 +72,7 @@ class BPRMF(SequenceModel):
     }  # fmt: skip
     space: ClassVar[Space] = {"learning_rate": RATE, "embedding_size": SIZE, "l2": L2}
     masters = ("popularity", "user_taste")
+    short_of: ClassVar = {"last_item, order, set": "it knows the user alone"}
     beyond = "last_item"
 
     config: BPRMF.Config

@@ -85,6 +85,10 @@ class Caser(SequenceModel):
         "learning_rate": RATE, "embedding_size": SIZE, "window": OneOf(3, 5, 9), "dropout": THIRD,
     }  # fmt: skip
     masters = ("popularity", "last_item", "user_taste")
+    short_of: ClassVar = {
+        "order": "of a filter's answers over the window the largest counts, wherever it is",
+        "set": "it sees the last five items",
+    }
     beyond = "distant"
 
     config: Caser.Config

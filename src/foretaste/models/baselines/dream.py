@@ -72,7 +72,8 @@ class DREAM(SequenceModel):
     space: ClassVar[Space] = {
         "learning_rate": RATE, "embedding_size": SIZE, "l2": L2, "pool": OneOf("max", "mean"),
     }  # fmt: skip
-    masters = ("popularity", "last_item")
+    masters = ("popularity", "last_item", "order", "set")
+    short_of: ClassVar = {"user_taste": "no vector of a user: a taste would have to be told by the history"}
     beyond = "dwell"
 
     config: DREAM.Config

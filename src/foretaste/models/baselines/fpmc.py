@@ -73,6 +73,7 @@ class FPMC(SequenceModel):
     }  # fmt: skip
     space: ClassVar[Space] = {"learning_rate": RATE, "embedding_size": SIZE, "l2": L2}
     masters: ClassVar[tuple[str, ...]] = ("popularity", "last_item", "user_taste")
+    short_of: ClassVar = {"order, set": "it looks at the newest basket alone"}
     beyond = "order"
     by_candidate = ("taste", "chain")
 
@@ -170,6 +171,7 @@ class FMC(FPMC):
     summary = "what follows the last item or basket, factorised (FPMC without users)"
     needs = frozenset()
     masters = ("popularity", "last_item")
+    short_of: ClassVar = {"order, set": "it looks at the newest basket alone", "user_taste": "it has no users"}
 
 
 class Baskets:

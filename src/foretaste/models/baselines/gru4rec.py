@@ -89,6 +89,7 @@ class GRU4Rec(SequenceModel):
         "learning_rate": RATE, "hidden_size": OneOf(50, 100, 200), "embedding_dropout": THIRD, "hidden_dropout": THIRD,
     }  # fmt: skip
     masters = ("popularity", "last_item", "order", "set")
+    short_of: ClassVar = {"user_taste": "its rows are sessions: it does not know whose"}
     beyond = "user_taste"
 
     config: GRU4Rec.Config

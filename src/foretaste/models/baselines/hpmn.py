@@ -80,7 +80,8 @@ class HPMN(SequenceModel):
     space: ClassVar[Space] = {
         "learning_rate": RATE, "embedding_size": OneOf(64, 128), "slots": OneOf(3, 5), "dropout": THIRD,
     }  # fmt: skip
-    masters = ("popularity", "last_item", "set")
+    masters = ("popularity", "last_item", "order", "set")
+    short_of: ClassVar = {"user_taste": "no vector of a user: a taste would have to be told by the history"}
     beyond = "dwell"
 
     config: HPMN.Config

@@ -71,7 +71,8 @@ class HRM(SequenceModel):
         "learning_rate": 5e-3, "l2": 1e-4, "batch": 512, "epochs": 60,
     }  # fmt: skip
     space: ClassVar[Space] = {"learning_rate": RATE, "embedding_size": SIZE, "l2": L2, "dropout": THIRD}
-    masters = ("user_taste",)
+    masters = ("popularity", "user_taste")
+    short_of: ClassVar = {"last_item, order, set": "TODO"}
     beyond = "order"
 
     config: HRM.Config

@@ -60,6 +60,7 @@ class ItemKNN(Table):
         "last": OneOf(1, 5, 20), "shrinkage": OneOf(0.0, 5.0, 20.0, 50.0), "kept": OneOf(0, 100, 500),
     }  # fmt: skip
     masters = ("popularity",)
+    short_of: ClassVar = {"last_item, order, set, user_taste": "it counts which items meet in a session, two by two"}
     beyond = "order"
 
     config: ItemKNN.Config

@@ -38,7 +38,7 @@ import numpy as np
 from pydantic import Field
 
 from foretaste.models.baselines.session_index import Floats, Ints
-from foretaste.models.baselines.session_votes import FINE, Neighbours, Shared
+from foretaste.models.baselines.session_votes import FINE, WHOLE, Neighbours, Shared
 from foretaste.spaces import IDF, VOTERS, OneOf, Space
 
 Decay = Literal["same", "linear", "div", "quadratic", "log"]
@@ -56,6 +56,7 @@ class SKNN(Neighbours):
     paper = "Jannach and Ludewig, When Recurrent Neural Networks meet the Neighborhood, RecSys 2017"
     space: ClassVar[Space] = {"k": VOTERS, "sample": SAMPLE}
     masters = ("popularity", "set")
+    short_of = WHOLE
     beyond = "user_taste"
 
     def weigh(self, step: Ints, length: Ints) -> Ints:
@@ -92,6 +93,7 @@ class VSKNN(Neighbours):
         "k": VOTERS, "sample": SAMPLE, "weighting": DECAYS, "score_weighting": DECAYS, "idf": IDF,
     }  # fmt: skip
     masters = ("popularity", "set")
+    short_of = WHOLE
     beyond = "user_taste"
 
     config: VSKNN.Config

@@ -93,6 +93,7 @@ class _Dilated(SequenceModel):
         "learning_rate": RATE, "embedding_size": SIZE, "embedding_dropout": THIRD, "output_dropout": THIRD,
     }  # fmt: skip
     masters = ("popularity", "last_item", "order", "set")
+    short_of: ClassVar = {"user_taste": "its rows are sessions: it does not know whose"}
     beyond = "user_taste"
 
     config: _Dilated.Config

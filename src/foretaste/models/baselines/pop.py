@@ -49,6 +49,7 @@ class Pop(SequenceModel):
     paper = "the first baseline of every paper"
     learns = "counts"
     masters = ("popularity",)
+    short_of: ClassVar = {"last_item, order, set, user_taste": "it counts items, whatever came before"}
     beyond = "last_item"
     not_applicable: ClassVar = {"gradients": "it counts and has no parameters"}
 

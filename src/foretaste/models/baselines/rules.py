@@ -61,6 +61,7 @@ class SequentialRules(Table):
     paper = "Ludewig & Jannach, Evaluation of Session-based Recommendation Algorithms, UMUAI 2018"
     space: ClassVar[Space] = {"steps": OneOf(5, 10, 20), "decay": OneOf("div", "quadratic", "linear", "log")}
     masters = ("popularity", "last_item")
+    short_of: ClassVar = {"order, set, user_taste": "it counts which item follows which, two by two"}
     beyond = "order"
 
     config: SequentialRules.Config
@@ -119,6 +120,7 @@ class AssociationRules(Table):
     paper = "Agrawal et al., Mining Association Rules between Sets of Items, SIGMOD 1993"
     space: ClassVar[Space] = {"once": OneOf(True, False)}
     masters = ("popularity",)
+    short_of: ClassVar = {"last_item, order, set, user_taste": "it counts which items meet in a session, two by two"}
     beyond = "order"
 
     config: AssociationRules.Config

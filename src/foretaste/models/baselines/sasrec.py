@@ -109,7 +109,8 @@ class SASRec(SequenceModel):
                         "batch": 2560, "chunk": 1000, "epochs": 200, "patience": 20, "metric": "ndcg@10"}
     space: ClassVar[Space] = {"learning_rate": RATE, "embedding_size": SIZE, "layers": OneOf(1, 2, 3),
                               "dropout": OneOf(0.1, 0.2, 0.5), "window": OneOf(50, 200), "beta2": OneOf(0.98, 0.999)}
-    masters = ("popularity", "last_item", "set")
+    masters: ClassVar[tuple[str, ...]] = ("popularity", "last_item", "order", "set")
+    short_of: ClassVar = {"user_taste": "no vector of a user: a taste would have to be told by the history"}
     beyond = "dwell"
     carries = False
 
@@ -268,6 +269,8 @@ class GSASRec(SASRec):
     summary = "SASRec trained by gBCE on 256 negatives: probabilities that sampling does not inflate"
     paper = "Petrov & Macdonald, gSASRec: Reducing Overconfidence in Sequential Recommendation, RecSys 2023"
     recipe: ClassVar = {**SASRec.recipe, "loss": "gbce", "negatives": 256, "exclude_touched": False}
+    masters = ("popularity", "last_item", "set")
+    short_of: ClassVar = {"order": "not in 60 passes by gBCE; by the softmax it is SASRec", **SASRec.short_of}
 
 
 class ESASRec(SASRec):

@@ -84,7 +84,11 @@ class SDM(SequenceModel):
     space: ClassVar[Space] = {
         "learning_rate": Between(1e-2, 0.3), "embedding_size": OneOf(64, 128), "dropout": OneOf(0.1, 0.2, 0.4),
     }  # fmt: skip
-    masters = ("popularity", "set")
+    masters = ("popularity", "order", "set")
+    short_of: ClassVar = {
+        "last_item": "without users, 85 % of what can be known after 40 passes",
+        "user_taste": "a user's vector is in its attention alone",
+    }
     beyond = "dwell"
 
     config: SDM.Config

@@ -60,6 +60,13 @@ class Shared(Settings):
     """What settles equal scores: training count and then last occurrence, training count ("popularity"), or nothing."""
 
 
+WHOLE = {
+    "last_item, order": "sessions that share items vote for all that they hold, whatever followed in them",
+    "user_taste": "its rows are sessions: it does not know whose",
+}
+"""What no neighbour tells."""
+
+
 class Neighbours(SequenceModel):
     """Finds neighbours and lets them vote; the models say what is similar and what a vote is worth."""
 

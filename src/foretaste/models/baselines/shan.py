@@ -74,6 +74,7 @@ class SHAN(SequenceModel):
     }  # fmt: skip
     space: ClassVar[Space] = {"learning_rate": RATE, "embedding_size": SIZE, "l2": L2}
     masters = ("popularity", "set", "user_taste")
+    short_of: ClassVar = {"last_item, order": "it weighs sets of items"}
     beyond = "order"
 
     config: SHAN.Config

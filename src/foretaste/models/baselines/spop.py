@@ -19,6 +19,8 @@ Checked against: DIGINETICA, 60,858 prefixes, ties by popularity: R@20 / MRR@20 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -38,6 +40,7 @@ class SPop(Votes):
     summary = "the most frequent items of the session, then those of the training log (S-POP)"
     paper = "the second baseline of session papers, after Hidasi et al., ICLR 2016"
     masters = ("popularity", "user_taste")
+    short_of: ClassVar = {"last_item, order, set": "it counts what was there before"}
     beyond = "last_item"
 
     config: SPop.Config

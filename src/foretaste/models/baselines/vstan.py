@@ -35,7 +35,7 @@ import numpy as np
 from pydantic import Field
 
 from foretaste.models.baselines.session_index import Floats, Ints, array
-from foretaste.models.baselines.session_votes import FINE, Arrays, Neighbours, Shared
+from foretaste.models.baselines.session_votes import FINE, WHOLE, Arrays, Neighbours, Shared
 from foretaste.spaces import IDF, VOTERS, OneOf, Space
 
 
@@ -65,6 +65,7 @@ class VSTAN(Neighbours):
         "near": OneOf(0.5, 2.05, 8.2), "step": OneOf(0.2, 1.02, 4.1), "idf": IDF,
     }  # fmt: skip
     masters = ("popularity", "set")
+    short_of = WHOLE
     beyond = "user_taste"
 
     by_place = True

@@ -97,6 +97,7 @@ class YoutubeDNN(SequenceModel):
         "learning_rate": RATE, "embedding_size": SIZE, "window": OneOf(0, 20, 50), "dropout": THIRD,
     }  # fmt: skip
     masters = ("popularity", "set", "user_taste")
+    short_of: ClassVar = {"last_item, order": "the mean of the last items has no order"}
     beyond = "order"
 
     config: YoutubeDNN.Config
