@@ -72,7 +72,7 @@ class HRM(SequenceModel):
     }  # fmt: skip
     space: ClassVar[Space] = {"learning_rate": RATE, "embedding_size": SIZE, "l2": L2, "dropout": THIRD}
     masters = ("popularity", "user_taste")
-    short_of: ClassVar = {"last_item, order, set": "TODO"}
+    short_of: ClassVar = {"last_item, order, set": "its vectors of items are alike both ways: a, b as b, a"}
     beyond = "order"
 
     config: HRM.Config
