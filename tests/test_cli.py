@@ -24,6 +24,7 @@ from foretaste.errors import ConfigError, DataError
 from foretaste.evaluation.evaluate import Evaluation
 from foretaste.evaluation.protocols import LastItem, PerStep
 from foretaste.models import MODELS
+from foretaste.recommender import RunRecipe
 from foretaste.training.settings import TrainConfig
 from tests.shell import Shell
 
@@ -318,6 +319,18 @@ def test_a_run_that_is_stopped_goes_on_and_one_that_ended_begins_afresh(
     assert not checkpoint.exists()
     assert (tmp_path / "narm.run" / "log.jsonl").read_text().count("\n") == 1
     assert "pass 1/1" in ft.well(*command, "--set", "seed=1", "--replace").err
+
+
+def test_every_training_recipe_is_of_a_model_and_its_settings(made: Path) -> None:
+    log = Prepared.open(made / "clicks")
+    names = sorted(path.stem for path in (Path(__file__).parents[1] / "recipes/training").glob("*.toml"))
+    assert {"gru4rec-paper", "gru4rec-bpr_max", "gru4rec-improved", "narm-paper"} <= {*names}
+    for name in names:
+        plan = RunRecipe.read(name)
+        assert plan.about, name
+        stages = {"before": {**plan.settings["before"], "epochs": 1}} if "before" in plan.settings else {}
+        recommender = plan.recommender(epochs=1, **stages).fit(log)
+        assert np.isfinite(recommender.result.history[0]["loss"]), name
 
 
 def test_training_recipes(ft: Shell, made: Path, tmp_path: Path) -> None:
