@@ -79,7 +79,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "bad.csv").write_text(BAD)
     log = read(tmp_path / "bad.csv")
     target = tmp_path / "rejected.csv"
-    target.write_text("old")
+    target.write_text("line,reason,row\n7,old,\n")
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -87,14 +87,14 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(DataError, match=r"could not be written: .*No space left"):
         log.write_rejected(target)
-    assert target.read_text() == "old"
+    assert target.read_text() == "line,reason,row\n7,old,\n"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.csv", "rejected.csv"]
     with pytest.raises(DataError, match="nothing to write"):
         read(columns_of(CLICKS)).write_rejected(target)
 
 
 def test_a_list_of_no_rejected_rows_is_written_too(tmp_path: Path) -> None:
-    (tmp_path / "rejected.csv").write_text("of an earlier run")
+    (tmp_path / "rejected.csv").write_text("line,reason,row\n7,of an earlier run,\n")
     log = read(write(tmp_path / "good.csv", CLICKS), rejected=tmp_path / "rejected.csv")
     assert log.rejected_table is None
     assert (tmp_path / "rejected.csv").read_text() == "line,reason,row\n"

@@ -74,13 +74,15 @@ def check_place(folder: Path, manifest: str = MANIFEST) -> None:
 
 
 def _listed(manifest: Path) -> list[str] | None:
-    """The files that a manifest of ours names; None if it is somebody else's, or not there."""
+    """The files that a manifest of ours names (that of an early version names none: all); None if it is another's."""
     try:
         said = json.loads(manifest.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    ours = isinstance(said, dict) and "checksum" in said and isinstance(said.get("files"), dict)
-    return list(said["files"]) if ours else None
+    if isinstance(said, dict) and "checksum" in said and isinstance(said.get("files"), dict):
+        return list(said["files"])
+    early = isinstance(said, dict) and {"format", "foretaste"} <= said.keys() and "files" not in said
+    return [file.name for file in manifest.parent.iterdir()] if early else None
 
 
 def check_free(folder: Path, what: str, manifest: str = MANIFEST, *, replace: bool = False) -> None:
