@@ -195,8 +195,9 @@ def table(results: dict[str, Any]) -> str:
         "over what their window holds, and eSASRec's of 200 events is nearly empty after 10. Beside a state its "
         "equations' own bytes: ours also hold the user's number, counts, and what `explain` needs (LSAMN's 64 item "
         "numbers). Training is on 30Music where that log is at hand; a target is an item that is asked for (LSAMN's "
-        "are all items of later sessions). A step is taking one event in and giving the query; whole answers of the service, after 10 "
-        "events and after 10,000, are in serving_states.md. Made by `python benchmarks/online_step.py`.",
+        "are all items of later sessions). A step is taking one event in and giving the query; whole answers of the "
+        "service, after 10 events and after 10,000, are in serving_states.md. Made by `python "
+        "benchmarks/online_step.py`.",
         "",
         "| model | one step after 10 events, us | after 10,000 | ratio | after 10,019 | state, bytes a user "
         "| equations | training, events/s | targets/s | peak memory, MB |",
