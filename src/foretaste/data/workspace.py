@@ -34,6 +34,7 @@ class Workspace:
         try:
             self.db = duckdb.connect(":memory:" if small else str(self.folder / "log.duckdb"))
         except duckdb.Error as error:
+            shutil.rmtree(folder, ignore_errors=True)
             raise DataError(f"{self.temporary}: {reason(error)}") from error
         weakref.finalize(self, _close, self.db, folder)
         try:
