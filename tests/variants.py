@@ -395,7 +395,7 @@ softmax)."""
 
 LEARNING_ON: dict[tuple[str, str], dict[str, object]] = {
     ("dman", "distant"): {"learning_rate": 0.005, "epochs": 2},  # it is eight times as long as the others
-    ("dman", "order"): {"learning_rate": 0.003, "epochs": 30},  # what needs many passes is `slow`
+    ("dman", "order"): {"learning_rate": 0.003, "epochs": 40},  # what needs many passes is `slow`
     ("dream", "set"): {"epochs": 24},
     ("dream", "order"): {"epochs": 48},
     ("sdm", "order"): {"epochs": 30},
