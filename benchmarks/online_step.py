@@ -1,6 +1,6 @@
 """What each model costs online and in training: one event's time, bytes of state, events a second, memory.
 
-    python benchmarks/online_step.py [--data FOLDER] [--model NAME ...] [--seconds 30]
+    python benchmarks/online_step.py [--data FOLDER] [--model NAME ...] [--seconds 6]
 
 For every registered model with its default Config, and the variants of LSAMN, DMAN and ASARS: the time of one online
 step (take in one event, give the query) after 10 events of history, after 10,000, and after 10,019, where DMAN absorbs
@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--model", nargs="+", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -122,15 +122,15 @@ def online(name: str) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     coming = events(STEPS, rng)
     with torch.inference_mode():
-        states = {name: after(model, events(length, rng)) for name, length in LENGTHS.items()}
-        took: dict[str, list[float]] = {name: [] for name in LENGTHS}
+        states = {key: after(model, events(length, rng)) for key, length in LENGTHS.items()}
+        took: dict[str, list[float]] = {key: [] for key in LENGTHS}
         for step in range(STEPS):
             one = coming.cut(step, step + 1)
-            for name in sorted(LENGTHS, reverse=step % 2 == 0):
+            for key in sorted(LENGTHS, reverse=step % 2 == 0):
                 began = time.perf_counter()
-                model(one, states[name])
-                took[name].append(time.perf_counter() - began)
-    middle = {name: round(1e6 * float(np.median(times[STEPS // 8 :])), 1) for name, times in took.items()}
+                model(one, states[key])
+                took[key].append(time.perf_counter() - began)
+    middle = {key: round(1e6 * float(np.median(times[STEPS // 8 :])), 1) for key, times in took.items()}
     size = {key: part.element_size() * part[0].numel() for key, part in states["step_after_10000_us"].items()}
     return {
         **middle,

@@ -41,8 +41,6 @@ def merge(*folders: Path, out: Path, data: Path | None = None, json: Json = Fals
     asked = [other.grid().data for other in others]  # refuses what is no comparison, before anything is made
     if data is not None and not same_log(asked[0], fingerprint(Prepared.open(data))):
         raise ConfigError(f"{data}: is not the log that {folders[0]} was made on; give that one, or leave --data out")
-    if not out.exists():
-        merging.planned(place, others)  # what is refused leaves no folder behind
     with alone(out):
         taken, twice = merging.merge(place, others)
         summary = publish(place, data)

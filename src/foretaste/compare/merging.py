@@ -92,8 +92,9 @@ class Plan:
         return self.words.with_(rows=tuple(self.rows.values()), seeds=tuple(sorted(self.seeds)), reference=reference)
 
 
-def planned(into: Place, others: Sequence[Place]) -> tuple[Plan, list[Place]]:
-    """What the whole will be, and the folders that it comes from; refuses what cannot stand in one table."""
+def merge(into: Place, others: Sequence[Place]) -> tuple[int, int]:
+    """Take the finished cells of `others` that `into` lacks, with ranks, cases and models: how many; and how many are
+    in more than one folder. No cell that is there is replaced, but what an unfinished one left is."""
     begun = (into.folder / "grid.json").exists()
     sources = [into] * begun + [one for one in others if one.folder.resolve() != into.folder.resolve()]
     plan = Plan(sources[0].grid())
@@ -103,13 +104,6 @@ def planned(into: Place, others: Sequence[Place]) -> tuple[Plan, list[Place]]:
         plan.add(place)
     if not plan.rows:
         raise ConfigError(f"{', '.join(str(one.folder) for one in sources)}: no cell is finished, so nothing is merged")
-    return plan, sources
-
-
-def merge(into: Place, others: Sequence[Place]) -> tuple[int, int]:
-    """Take the finished cells of `others` that `into` lacks, with ranks, cases and models: how many; and how many are
-    in more than one folder. No cell that is there is replaced, but what an unfinished one left is."""
-    plan, sources = planned(into, others)
     write_text(into.folder / "grid.json", json.dumps(plan.grid.as_dict(), indent=1) + "\n")
     taken = [(job, place) for job, place in plan.cells.items() if place is not into]
     for (row, seed), place in taken:

@@ -272,11 +272,20 @@ def refuse_taken(folder: Path) -> None:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[int]:
-    """Two runs in one folder would make the same cells, and write in one grid and one journal of a search."""
+    """Two runs in one folder would make the same cells, and write in one grid and one journal of a search.
+
+    What is refused before anything is made leaves no folder behind.
+    """
+    new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ConfigError(f"{folder}: another run is at work here; wait for it, or choose another folder") from None
-        yield file.fileno()
+        try:
+            yield file.fileno()
+        finally:
+            if new and [one.name for one in folder.glob("*")] == ["lock"]:  # tune may have taken it away
+                (folder / "lock").unlink()
+                folder.rmdir()

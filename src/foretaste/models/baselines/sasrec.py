@@ -270,7 +270,7 @@ class GSASRec(SASRec):
     paper = "Petrov & Macdonald, gSASRec: Reducing Overconfidence in Sequential Recommendation, RecSys 2023"
     recipe: ClassVar = {**SASRec.recipe, "loss": "gbce", "negatives": 256, "exclude_touched": False}
     masters = ("popularity", "last_item", "set")
-    short_of: ClassVar = {"order": "not in 60 passes by gBCE; by the softmax it is SASRec", **SASRec.short_of}
+    short_of: ClassVar = {"order": "by gBCE it learns too slowly; by the softmax it is SASRec", **SASRec.short_of}
 
 
 class ESASRec(SASRec):

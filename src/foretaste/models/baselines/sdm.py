@@ -86,7 +86,7 @@ class SDM(SequenceModel):
     }  # fmt: skip
     masters = ("popularity", "order", "set")
     short_of: ClassVar = {
-        "last_item": "without users, 85 % of what can be known after 40 passes",
+        "last_item": "without users its attention is nearly a mean, and it learns slowly",
         "user_taste": "a user's vector is in its attention alone",
     }
     beyond = "dwell"
