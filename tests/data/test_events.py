@@ -317,6 +317,14 @@ def test_a_folder_that_is_called_like_a_column_changes_nothing(tmp_path: Path) -
     assert "day" in log.columns
 
 
+def test_a_column_of_lists_is_refused_by_file_and_name(tmp_path: Path) -> None:
+    pl = pytest.importorskip("polars")
+    place = tmp_path / "a.parquet"
+    pl.DataFrame({"user": [1], "item": [[1, 2]], "time": [T]}).write_parquet(place)
+    with pytest.raises(DataError, match=r"a\.parquet: column 'item' is of type BIGINT\[\]; expected text"):
+        read(place)
+
+
 def test_a_folder_of_parquet_leaves_out_what_is_hidden(tmp_path: Path) -> None:
     pl = pytest.importorskip("polars")
     for name, item in (("a.parquet", 1), ("_temporary/0/b.parquet", 2), (".check/c.parquet", 3), ("sub/D.PARQUET", 4)):

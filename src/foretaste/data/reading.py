@@ -81,7 +81,10 @@ class Reader:
         self.about = [self._cell(Value, f"about_{k}", column) for k, column in enumerate(about)]
 
     def _cell(self, kind: Callable[..., C], alias: str, column: str, *more: object) -> C:
-        cell = kind("raw_" + alias, column, self.source.types[column], *more)
+        try:
+            cell = kind("raw_" + alias, column, self.source.types[column], *more)
+        except DataError as error:
+            raise DataError(f"{self.source.label}: {error}") from None
         self.cells.append(cell)
         return cell
 
