@@ -44,6 +44,11 @@ class Config(BaseModel):
         """A copy with some fields changed, checked like a new one."""
         return type(self)(**{**self.model_dump(), **changes})
 
+    @property
+    def idle(self) -> frozenset[str]:
+        """Fields that say nothing beside the others as they are; a search leaves them alone."""
+        return frozenset()
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return self.model_dump(mode="json")

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from foretaste.compare.grid import Row
 from foretaste.compare.search import Settings, Stop, Trial, _Study, best_of, exactly, named, search
 from foretaste.compare.trials import space_of
 from foretaste.errors import ConfigError, ForetasteError, TrainingError
 from foretaste.models import MODELS, model_class
+from foretaste.models.contract import Events, seeded
 from foretaste.recommender import Recommender
 from foretaste.spaces import Between, OneOf, Space
 
@@ -153,6 +155,31 @@ def test_a_row_with_another_optimiser_leaves_out_what_that_does_not_have() -> No
     assert "beta2" in space_of(row)
     other = Row(name="x", model="gsasrec", trials=3, settings={"optimizer": "adagrad"})
     assert space_of(other).keys() == space_of(row).keys() - {"beta2"}
+
+
+IDLE: dict[str, tuple[str, dict[str, Any], str]] = {
+    "no memory, no slots": ("dman", {"memory": "none"}, "slots"),
+    "bare equations drop nothing": ("dman", {"bare": True}, "dropout"),
+    "a product has no alpha": ("rum-item", {"merge": "multiply"}, "alpha"),
+    "nor has what a layer reads": ("rum-feature", {"merge": "concat", "predict": "mlp"}, "alpha"),
+    "one-hot items have no embedding": ("gru4rec", {"items": "one-hot"}, "embedding_dropout"),
+    "an event is its own mean": ("dream", {"basket": "event"}, "pool"),
+}
+
+
+@pytest.mark.parametrize("case", IDLE)
+def test_a_search_leaves_out_what_would_say_nothing(case: str) -> None:
+    model, settings, idle = IDLE[case]
+    kind, events, found = model_class(model), Events.of([[1, 2, 3], [4, 5]]), []
+    assert space_of(Row(name="x", model=model, trials=3, settings=settings)).keys() == kind.space.keys() - {idle}
+    space = kind.space[idle]
+    assert isinstance(space, OneOf)
+    for value in space.values:
+        with seeded(0):
+            one = kind(9, kind.Config.of({**settings, idle: value}), n_users=3).train()
+            query, _ = one(events, one.initial_state(torch.tensor([1, 2])))
+            found.append(one.score(query))
+    assert all(torch.equal(found[0], other) for other in found[1:])  # it says nothing, in training neither
 
 
 def test_spaces_that_are_none_are_refused() -> None:

@@ -73,14 +73,16 @@ def check(grid: Grid) -> None:
 def space_of(row: Row) -> Space:
     """What a search of this row goes through: nothing where its tries are named, or where it is taken as it is.
 
-    What the row settles is left alone, and so is what its optimiser does not have.
+    What the row settles is left alone, and so is what its optimiser does not have and what says nothing beside the
+    settings of its model.
     """
     if row.tries or row.trials == 1:
         return {}
     kind = model_class(row.model)
     optimizer = row.settings.get("optimizer", kind.recipe.get("optimizer", "adam"))
-    given = {*row.settings, *(name for name, own in OWN.items() if own != optimizer)}
-    return {name: one for name, one in kind.space.items() if name not in given}
+    config = kind.Config.of({name: row.settings[name] for name in row.settings if name in kind.Config.model_fields})
+    left = {*row.settings, *config.idle, *(name for name, own in OWN.items() if own != optimizer)}
+    return {name: one for name, one in kind.space.items() if name not in left}
 
 
 class Bench:

@@ -96,6 +96,11 @@ class DMAN(SequenceModel):
         dropout: float = Field(0.2, ge=0, lt=1)
         """Share of entries dropped in training: embedded events, and what each sublayer adds."""
 
+        @property
+        def idle(self) -> frozenset[str]:
+            """Without a memory there are no slots, and the literal equations drop nothing."""
+            return frozenset(["slots"] * (self.memory == "none") + ["dropout"] * self.bare)
+
     summary = "attention over two segments, and over a memory of capsules for all before them"
     paper = "Tan et al., Dynamic Memory-based Attention Network for Sequential Recommendation, AAAI 2021"
     scope = "user"

@@ -78,6 +78,12 @@ class RUM(SequenceModel):
                 raise ValueError("attention = 'ones' has no strength to learn: leave learn_beta, or take 'softmax'")
             return self
 
+        @property
+        def idle(self) -> frozenset[str]:
+            """A product has no use for alpha, nor has a hidden layer that reads both side by side."""
+            weighed = self.merge == "add" or (self.merge == "concat" and self.predict == "inner")
+            return frozenset() if weighed else frozenset({"alpha"})
+
     paper = "Chen et al., Sequential Recommendation with User Memory Networks, WSDM 2018"
     scope = "user"
     needs = frozenset({"users"})

@@ -63,6 +63,11 @@ class DREAM(SequenceModel):
         cell: Literal["sigmoid", "tanh", "gru", "lstm"] = "sigmoid"
         """The recurrence: the paper's, or another."""
 
+        @property
+        def idle(self) -> frozenset[str]:
+            """A single event is its own largest and its own mean."""
+            return frozenset({"pool"} if self.basket == "event" else ())
+
     summary = "a recurrent network over events or over the baskets of sessions"
     paper = "Yu et al., A Dynamic Recurrent Model for Next Basket Recommendation, SIGIR 2016"
     scope = "user"

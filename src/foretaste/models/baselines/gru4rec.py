@@ -82,6 +82,11 @@ class GRU4Rec(SequenceModel):
         scope: Literal["session", "user"] = "session"
         """What one row is: a session, or all of a user's events."""
 
+        @property
+        def idle(self) -> frozenset[str]:
+            """One-hot items have no embedding of which to drop."""
+            return frozenset({"embedding_dropout"} if self.items == "one-hot" else ())
+
     summary = "GRU (or LSTM) layers over the items; session-parallel training, pairwise losses, fine-tuning"
     paper = "Hidasi et al., Session-based Recommendations with Recurrent Neural Networks, ICLR 2016; CIKM 2018"
     recipe: ClassVar = {"loss": "softmax", "optimizer": "adam", "learning_rate": 1e-3, "batch": 512, "epochs": 30}
