@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 from unittest.mock import patch
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from foretaste.config import Config
 from foretaste.data.sequences import TEST, TRAIN, Sequences
 from foretaste.data.simulate import KINDS, KnownLog, known
 from foretaste.data.vocabulary import Vocabulary
@@ -71,6 +73,16 @@ def make(
         model = kind(n_items, kind.Config.of(variant), N_USERS)
     model.count(random_log(n_items))
     return model.to(dtype).eval() if kind.learns == "gradient" else model.eval()
+
+
+def other_value(config: Config, setting: str) -> object:
+    """Another value than a setting has."""
+    value, kind = getattr(config, setting), type(config).model_fields[setting].annotation
+    if get_origin(kind) is Literal:
+        return next(one for one in get_args(kind) if one != value)
+    if isinstance(value, bool):
+        return not value
+    return [*value, 5] if isinstance(value, tuple) else value + 1 if isinstance(value, int) else value / 2
 
 
 def random_log(n_items: int = N_ITEMS, n_users: int = 40, seed: int = 5) -> Sequences:
@@ -346,6 +358,24 @@ def test_training_reads_the_state_or_says_that_it_does_not(name: str, variant: d
         answered.append(query if isinstance(query, torch.Tensor) else torch.cat([*map(torch.flatten, query.values())]))
     fresh, later = answered
     assert torch.equal(fresh, later) == (not model.carries or looks_at_the_newest_event_alone(name, variant))
+
+
+@every_model
+def test_what_is_not_read_says_nothing(name: str, variant: dict[str, object]) -> None:
+    """A setting that the others leave unread moves no weight, no answer, in training neither, and no explanation."""
+    kind, config = model_class(name), model_class(name).Config.of(variant)
+    for setting in config.idle:
+        found = []
+        for value in (getattr(config, setting), other_value(config, setting)):
+            with seeded(3):
+                model = kind(N_ITEMS, kind.Config.of({**variant, setting: value}), N_USERS)
+                model.count(random_log())
+                trained, _ = answers(model.train(), random_events())
+                asked, _ = answers(model.eval(), random_events())
+            reasons = model.explain(random_events(), model.initial_state(users_of(random_events())))
+            found.append({**model.state_dict(), "trained": trained, "asked": asked, **reasons})
+        assert found[0].keys() == found[1].keys()
+        assert all(torch.equal(value, found[1][key]) for key, value in found[0].items()), setting
 
 
 @every_model

@@ -377,6 +377,15 @@ def test_what_a_recommender_may_be_asked(made: Path) -> None:
         (lambda: Recommender("pop").fit("clicks.csv"), r"EventLog\.read"),  # type: ignore[arg-type]
         (lambda: Recommender("narn"), "did you mean 'narm'"),
         (lambda: Recommender("narm", hiden_size=3), "did you mean 'hidden_size'"),
+        (
+            lambda: Recommender("dman", memory="none", slots=5),
+            "'dman': slots = 5 says nothing here, it is read only with memory = dynamic or fifo; set that too",
+        ),
+        (lambda: Recommender("asars", dev=False), "dev = False .* read only with drift = true"),  # nor is drift
+        (
+            lambda: Recommender("rum-item", merge="multiply", alpha=0.5),
+            "read only with merge = add, or merge = concat and predict = inner",
+        ),
         (lambda: Recommender("narm", metric="recal@7").fit(prepared), "'recal@7' is not measured.*recall@7"),
         (lambda: Recommender("narm").fit(prepared, device="quantum"), "device = 'quantum'"),
         (lambda: Recommender.load(made / "narm", "cuda:99"), "device = 'cuda:99'.*this machine has cpu"),

@@ -7,16 +7,36 @@ dictionary, or from a TOML file, and say in one sentence what is wrong with them
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from foretaste.errors import ConfigError, nearest
 
 OneOrMore = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 """Several words, or a single one written without a list."""
+
+
+class Only:
+    """Beside a field's type: it is read only where other fields are so. Of several, any will do.
+
+    window: Annotated[int, Only(query="last")] = Field(200, ge=1)
+    """
+
+    def __init__(self, **others: Any) -> None:
+        self.others = {name: value if isinstance(value, tuple) else (value,) for name, value in others.items()}
+
+    def __str__(self) -> str:
+        """'merge = concat and predict = inner'"""
+        return " and ".join(f"{name} = {_either(values)}" for name, values in self.others.items())
+
+    @staticmethod
+    def of(field: FieldInfo) -> list[Only]:
+        """Those of a field; none where it is always read."""
+        return [one for one in field.metadata if isinstance(one, Only)]
 
 
 class Config(BaseModel):
@@ -44,14 +64,41 @@ class Config(BaseModel):
         """A copy with some fields changed, checked like a new one."""
         return type(self)(**{**self.model_dump(), **changes})
 
+    def reads(self, name: str) -> bool:
+        """Whether a field says anything beside the others as they are: see `Only`."""
+        ways = Only.of(type(self).model_fields[name])
+        return not ways or any(
+            all(getattr(self, other) in values and self.reads(other) for other, values in way.others.items())
+            for way in ways
+        )
+
     @property
     def idle(self) -> frozenset[str]:
         """Fields that say nothing beside the others as they are; a search leaves them alone."""
-        return frozenset()
+        return frozenset(name for name in type(self).model_fields if not self.reads(name))
+
+    def refuse_unread(self, given: Iterable[str], where: str) -> None:
+        """Refuse what a caller gives, and is not the default, where it would say nothing."""
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if name in given and value != field.default and not self.reads(name):
+                raise ConfigError(
+                    f"{where}: {name} = {value} says nothing here, it is read only with {conditions(field)}; "
+                    "set that too, or leave it out"
+                )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return self.model_dump(mode="json")
+
+
+def conditions(field: FieldInfo) -> str:
+    """What other fields must be for this one to be read, in words; empty where it always is."""
+    return ", or ".join(str(way) for way in Only.of(field))
+
+
+def _either(values: tuple[Any, ...]) -> str:
+    return " or ".join(str(value).lower() if isinstance(value, bool) else str(value) for value in values)
 
 
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:

@@ -53,6 +53,7 @@ class Recommender:
             known = [*self.kind.Config.model_fields, *training]
             raise ConfigError(f"model '{model}' has no setting '{unknown[0]}'; {nearest(unknown[0], known)}")
         self.config = self.kind.Config.of(own)
+        self.config.refuse_unread(own, f"model '{model}'")
         self.training = TrainConfig.of(joined(self.kind.recipe, rest))
         check_pieces(self.kind, self.config, self.training)
         self._trained: Trained | None = None

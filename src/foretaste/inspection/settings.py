@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
+from foretaste.config import conditions
 from foretaste.inspection.about import Found, battery_of, model_facts, row_of
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def settings_of(config: Config) -> Iterator[Setting]:
     """The fields of a settings object, with its values as the defaults."""
     for name, field in type(config).model_fields.items():
         about = " ".join((field.description or "").split())
+        about += f" Read only with {conditions(field)}." if conditions(field) else ""
         yield Setting(name, written(getattr(config, name)), allowed(field), about)
 
 

@@ -21,13 +21,14 @@ One event: O(H^2), whatever the history. `query="last"` keeps 200 events, 160 kB
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
+from foretaste.config import Only
 from foretaste.data.sequences import Sequences
 from foretaste.models.asars_temporal import Temporal
 from foretaste.models.bins import TimeBins, dwells, gaps, given
@@ -35,6 +36,10 @@ from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.layers import at_length, slide
 from foretaste.models.triangle import LOWEST, before_each, newest, recent, run, running_softmax, windowed_softmax
 from foretaste.spaces import THIRD, Between, OneOf, Space
+
+TIMED = Only(variant=("time_user", "time_att", "time_cat"))
+OWNED = ("time_user", "user_att", "user_cat")
+BINNED = (TIMED, Only(item_bins=True))
 
 
 class ASARS(SequenceModel):
@@ -48,55 +53,50 @@ class ASARS(SequenceModel):
         time beside each item; or the plain LSTM."""
         embedding_size: int = Field(64, ge=1)
         """D, size of an item embedding."""
-        time_size: int = Field(16, ge=1)
+        time_size: Annotated[int, TIMED] = Field(16, ge=1)
         """Size of the embedding of a time bin."""
-        user_size: int = Field(32, ge=1)
+        user_size: Annotated[int, Only(variant=OWNED)] = Field(32, ge=1)
         """Size of a user's vector."""
         hidden_size: int = Field(100, ge=1)
         """H, size of both LSTMs' states."""
         dropout: float = Field(0.5, ge=0, lt=1)
         """Share of embedding entries dropped in training, before both LSTMs."""
-        user_dropout: float = Field(0.1, ge=0, lt=1)
+        user_dropout: Annotated[float, Only(variant=OWNED)] = Field(0.1, ge=0, lt=1)
         """Share of rows that train the vector of unknown users."""
         mode: Literal["causal", "paper"] = "causal"
         """Time beside an event: since the event before it, or the column "dwell", which knows of the next one."""
         query: Literal["own", "last"] = "own"
         """An event's score is p_j . h_j (its own state), or p_j . h_t (the newest)."""
-        window: int = Field(200, ge=1)
+        window: Annotated[int, Only(query="last")] = Field(200, ge=1)
         """W, how many events `query="last"` sees."""
-        explained: int = Field(20, ge=1)
+        explained: Annotated[int, Only(variant=("time_user", "time_att", "user_att"), query="own")] = Field(20, ge=1)
         """How many of the newest events keep their score in the state, for `explain`."""
-        longest: float = Field(3600.0, gt=0)
+        longest: Annotated[float, *BINNED] = Field(3600.0, gt=0)
         """Seconds; a longer time counts as this."""
-        max_bins: int = Field(1000, ge=1)
+        max_bins: Annotated[int, *BINNED] = Field(1000, ge=1)
         """Most time bins; the last takes what is longer."""
         temporal: bool = False
         """Equations 5-14: a row is a user, and each session leaves something behind. The fields below are its terms."""
-        drift: bool = True
+        drift: Annotated[bool, Only(temporal=True)] = True
         """e_u(t) = e_u + alpha_u h_u(t), h_u a GRU over the ends of sessions."""
-        dev: bool = True
+        dev: Annotated[bool, Only(drift=True)] = True
         """What enters that GRU is scaled by dev_u(t)."""
-        item_bins: bool = True
+        item_bins: Annotated[bool, Only(temporal=True)] = True
         """An item's bias moves with the bin of the last gap."""
-        bin_rank: int = Field(16, ge=1)
+        bin_rank: Annotated[int, Only(item_bins=True)] = Field(16, ge=1)
         """Rank of those biases, items by bins."""
-        level: bool = True
+        level: Annotated[bool, Only(temporal=True)] = True
         """mu + b_u + alpha_u dev_u(t), alike for all items."""
 
         @model_validator(mode="after")
         def _agrees(self) -> Self:
-            if self.temporal and self.variant not in ("time_user", "user_att", "user_cat"):
+            if self.temporal and self.variant not in OWNED:
                 raise ValueError(f"temporal: take variant time_user, user_att or user_cat, not '{self.variant}'")
             if self.query == "last" and self.variant not in ("time_user", "time_att"):
                 raise ValueError(f"query = 'last' asks by time: take time_user or time_att, not '{self.variant}'")
-            if self.mode == "paper" and not self.reads_bins:
+            if self.mode == "paper" and not self.reads("max_bins"):
                 raise ValueError(f"mode = 'paper' is about time, and variant '{self.variant}' reads none: leave it out")
             return self
-
-        @property
-        def reads_bins(self) -> bool:
-            """Is there a time bin beside an event?"""
-            return self.variant.startswith("time") or (self.temporal and self.item_bins)
 
     summary = "LSTM over the session, attention by how long each item was looked at, and the user's vector"
     paper = "Wang, Li, Yan, Time-weighted Attentional Session-Aware Recommender System, arXiv 1909.05414"
@@ -115,12 +115,12 @@ class ASARS(SequenceModel):
         c = self.config
         D, H = c.embedding_size, c.hidden_size
         self.scope = "user" if c.temporal else "session"
-        self.causal = c.mode == "causal" or not c.reads_bins
+        self.causal = c.mode == "causal" or not c.reads("max_bins")
         self.item = nn.Embedding(n_items + 1, D, padding_idx=0)            # e [1 + I, D]
         self.dropped = nn.Dropout(c.dropout)
         self.item_b = nn.Parameter(torch.empty(n_items))                   # b_k
         self.lstm = nn.LSTM(D + (c.time_size if c.variant == "time_cat" else 0), H, batch_first=True)
-        self.bins = TimeBins(c.longest, c.max_bins) if c.reads_bins else None
+        self.bins = TimeBins(c.longest, c.max_bins) if c.reads("max_bins") else None
         if c.variant.startswith("time"):
             self.time = nn.Embedding(1 + c.max_bins, c.time_size)          # bins, START first
         if "user" in c.variant:
@@ -151,7 +151,7 @@ class ASARS(SequenceModel):
         """Users, times, sessions or the column "dwell", by variant."""
         assert isinstance(config, ASARS.Config)
         needs = {"users"} if "user" in config.variant else set()
-        if config.reads_bins:
+        if config.reads("max_bins"):
             needs.add("times" if config.mode == "causal" else "dwell")
         if config.temporal:
             needs |= {"sessions", "times"} if config.level or (config.drift and config.dev) else {"sessions"}

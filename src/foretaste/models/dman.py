@@ -25,13 +25,14 @@ routing every T events, O(L m (D^2 + (m + T) D)); whatever the history.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
+from foretaste.config import Only
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.dman_step import next_event
 from foretaste.models.layers import at_length
@@ -80,26 +81,21 @@ class DMAN(SequenceModel):
         """L, attention layers of each branch."""
         segment: int = Field(20, ge=1)
         """T, events of a segment; the paper takes 50 on XLong."""
-        slots: int = Field(20, ge=1)
+        slots: Annotated[int, Only(memory=("dynamic", "fifo"))] = Field(20, ge=1)
         """m, memory slots a level."""
         memory: Literal["dynamic", "fifo", "none"] = "dynamic"
         """Capsules (DMAN), the last m states older than the cached segment (DMAN-FIFO), or nothing (DMAN-XL)."""
         nran: bool = False
         """Attend to the own segment alone, and absorb it as soon as it is complete (DMAN-NRAN)."""
-        routing: Kind = "capsule"
+        routing: Annotated[Kind, Only(memory="dynamic")] = "capsule"
         """Routing matrices of memory = "dynamic": one a capsule, one a pair of primary and interest capsule, or one for
         all."""
-        rounds: int = Field(3, ge=1, le=3)
+        rounds: Annotated[int, Only(memory="dynamic")] = Field(3, ge=1, le=3)
         """Rounds of routing. With more, an error in a slot grows, and two ways of cutting a history end apart."""
         bare: bool = False
         """The literal equations, without dropout; see the first lines of this file."""
-        dropout: float = Field(0.2, ge=0, lt=1)
+        dropout: Annotated[float, Only(bare=False)] = Field(0.2, ge=0, lt=1)
         """Share of entries dropped in training: embedded events, and what each sublayer adds."""
-
-        @property
-        def idle(self) -> frozenset[str]:
-            """Without a memory there are no slots, and the literal equations drop nothing."""
-            return frozenset(["slots"] * (self.memory == "none") + ["dropout"] * self.bare)
 
     summary = "attention over two segments, and over a memory of capsules for all before them"
     paper = "Tan et al., Dynamic Memory-based Attention Network for Sequential Recommendation, AAAI 2021"

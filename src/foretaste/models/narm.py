@@ -23,16 +23,19 @@ State, H = 100, W = 19: h and a ring of W keys, 8 kB; NARM-global 0.4 kB. One ev
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
+from foretaste.config import Only
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.layers import additive_scores, at_length, masked_softmax, slide, weighted_rows
 from foretaste.spaces import RATE, SIZE, THIRD, OneOf, Space
+
+LOCAL = Only(encoder=("hybrid", "local"))
 
 
 class NARM(SequenceModel):
@@ -49,11 +52,11 @@ class NARM(SequenceModel):
         """What the context holds: the last state (global), the attended states (local), or both."""
         decoder: Literal["bilinear", "full"] = "bilinear"
         """Bi-linear: E (B c), equation 10. Full: a free output row and a bias an item, Table 2's alternative."""
-        attention: Literal["softmax", "raw"] = "softmax"
+        attention: Annotated[Literal["softmax", "raw"], LOCAL] = "softmax"
         """Weights that sum to 1 (the authors' code), or the score itself (equation 8 as printed)."""
-        window: int = Field(19, ge=1)
+        window: Annotated[int, LOCAL] = Field(19, ge=1)
         """W, how many events the attention sees; the paper's "BPTT 19"."""
-        keep: Literal["last", "first"] = "last"
+        keep: Annotated[Literal["last", "first"], LOCAL] = "last"
         """The last W events, or the first W: after them nothing changes (the authors' code)."""
         embedding_dropout: float = Field(0.25, ge=0, lt=1)
         """Share of embedding entries dropped in training."""

@@ -26,13 +26,14 @@ Scoring: exact, O(K D) a candidate. The read depends on the candidate, so there 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
+from foretaste.config import Only
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.layers import Users, slide
 from foretaste.spaces import L2, RATE, OneOf, Space
@@ -53,9 +54,9 @@ class RUM(SequenceModel):
         """D, size of every vector; the paper tries 10 to 50."""
         slots: int = Field(20, ge=1)
         """K, memory slots: the last K items, or K features. The paper's heat maps have 5."""
-        alpha: float = Field(0.2, ge=0)
+        alpha: Annotated[float, Only(merge="add"), Only(merge="concat", predict="inner")] = Field(0.2, ge=0)
         """How much the memory counts beside the user's own vector, in merge = "add"; 0 is matrix factorisation."""
-        beta: float = Field(1.0, ge=0)
+        beta: Annotated[float, Only(attention="softmax")] = Field(1.0, ge=0)
         """Strength of attention = "softmax": 0 weighs all slots alike, large values pick one."""
         learn_beta: bool = False
         """Train beta, from the value above."""
@@ -66,7 +67,7 @@ class RUM(SequenceModel):
         the last enter the hidden layer of predict = "mlp" as they are, and alpha says nothing."""
         predict: Literal["inner", "mlp"] = "inner"
         """How a candidate is scored: inner product, or a network with one hidden layer."""
-        hidden_size: int = Field(50, ge=1)
+        hidden_size: Annotated[int, Only(predict="mlp")] = Field(50, ge=1)
         """Hidden units of predict = "mlp"."""
         init: Literal["uniform", "normal"] = "uniform"
         """Initial vectors from U(0, 0.1), or from N(0, 0.01^2). The authors' code draws p* and q from the former; F and
@@ -77,12 +78,6 @@ class RUM(SequenceModel):
             if self.learn_beta and self.attention == "ones":
                 raise ValueError("attention = 'ones' has no strength to learn: leave learn_beta, or take 'softmax'")
             return self
-
-        @property
-        def idle(self) -> frozenset[str]:
-            """A product has no use for alpha, nor has a hidden layer that reads both side by side."""
-            weighed = self.merge == "add" or (self.merge == "concat" and self.predict == "inner")
-            return frozenset() if weighed else frozenset({"alpha"})
 
     paper = "Chen et al., Sequential Recommendation with User Memory Networks, WSDM 2018"
     scope = "user"

@@ -32,13 +32,14 @@ State, D = 64: h 256 bytes (LSTM twice that); with sessions 64 ids, 512 bytes. O
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
+from foretaste.config import Only
 from foretaste.models.baselines.bpr_mf import SPREAD
 from foretaste.models.baselines.fpmc import BASKET, Baskets
 from foretaste.models.contract import Events, Query, SequenceModel, State
@@ -58,15 +59,10 @@ class DREAM(SequenceModel):
         """D, size of an item's vector and of the state."""
         basket: Literal["event", "session"] = "event"
         """What the network runs over: events, or the sets of items of whole sessions."""
-        pool: Literal["max", "mean"] = "max"
+        pool: Annotated[Literal["max", "mean"], Only(basket="session")] = "max"
         """How a basket becomes a vector: the largest of its items' numbers, or their mean."""
         cell: Literal["sigmoid", "tanh", "gru", "lstm"] = "sigmoid"
         """The recurrence: the paper's, or another."""
-
-        @property
-        def idle(self) -> frozenset[str]:
-            """A single event is its own largest and its own mean."""
-            return frozenset({"pool"} if self.basket == "event" else ())
 
     summary = "a recurrent network over events or over the baskets of sessions"
     paper = "Yu et al., A Dynamic Recurrent Model for Next Basket Recommendation, SIGIR 2016"

@@ -35,7 +35,7 @@ State, H = 100: 0.4 kB a layer, an LSTM's 0.8. One event: O(H (D + H)) a layer.
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -43,6 +43,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, normalize
 
 from foretaste.config import Config as Settings
+from foretaste.config import Only
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.layers import at_length
 from foretaste.models.triangle import run
@@ -59,19 +60,19 @@ class GRU4Rec(SequenceModel):
         """What runs over the events."""
         items: Literal["tied", "separate", "one-hot"] = "tied"
         """An item's vector: the same where it is read and where it is scored; one each; or none where it is read."""
-        embedding_size: int = Field(100, ge=1)
+        embedding_size: Annotated[int, Only(items=("tied", "separate"))] = Field(100, ge=1)
         """D, size of an item's vector where it is read; one-hot items have none."""
         hidden_size: int = Field(100, ge=1)
         """H, size of each layer's state."""
         layers: int = Field(1, ge=1)
         """L, layers one above the other."""
-        bias: bool = True
+        bias: Annotated[bool, Only(score="inner")] = True
         """A number an item beside its vector."""
         score: Literal["inner", "cosine"] = "inner"
         """Inner product; or `scale` times the cosine, without bias."""
-        scale: float = Field(16.0, gt=0)
+        scale: Annotated[float, Only(score="cosine")] = Field(16.0, gt=0)
         """Score of an item that lies where the answer points, under "cosine"."""
-        embedding_dropout: float = Field(0.25, ge=0, lt=1)
+        embedding_dropout: Annotated[float, Only(items=("tied", "separate"))] = Field(0.25, ge=0, lt=1)
         """Share of an embedded item's entries dropped in training; items = "one-hot" embeds none."""
         hidden_dropout: float = Field(0.25, ge=0, lt=1)
         """Share of each layer's state dropped in training."""
@@ -81,11 +82,6 @@ class GRU4Rec(SequenceModel):
         """Initial weights; see the first lines of this file."""
         scope: Literal["session", "user"] = "session"
         """What one row is: a session, or all of a user's events."""
-
-        @property
-        def idle(self) -> frozenset[str]:
-            """One-hot items have no embedding of which to drop."""
-            return frozenset({"embedding_dropout"} if self.items == "one-hot" else ())
 
     summary = "GRU (or LSTM) layers over the items; session-parallel training, pairwise losses, fine-tuning"
     paper = "Hidasi et al., Session-based Recommendations with Recurrent Neural Networks, ICLR 2016; CIKM 2018"

@@ -27,13 +27,14 @@ Checked against its definition alone: the papers at hand print HRM only on logs 
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
+from foretaste.config import Only
 from foretaste.models.baselines.bpr_mf import SPREAD
 from foretaste.models.baselines.fpmc import BASKET, Baskets
 from foretaste.models.contract import Events, Query, SequenceModel, State
@@ -51,9 +52,9 @@ class HRM(SequenceModel):
 
         embedding_size: int = Field(64, ge=1)
         """D, size of a user's and an item's vector."""
-        inner: Aggregate = "max"
+        inner: Annotated[Aggregate, Only(basket="session")] = "max"
         """f1, how the items of a basket become one vector."""
-        outer: Aggregate = "max"
+        outer: Annotated[Aggregate, Only(users=True)] = "max"
         """f2, how the user and the basket become the query."""
         basket: Literal["event", "session"] = "event"
         """The last event, or all distinct items of the last session as far as it has come."""

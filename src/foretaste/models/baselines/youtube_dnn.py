@@ -48,6 +48,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from foretaste.config import Config as Settings
+from foretaste.config import Only
 from foretaste.models.contract import Events, Query, SequenceModel, State
 from foretaste.models.layers import Users, at_length, slide
 from foretaste.models.triangle import newest
@@ -55,6 +56,9 @@ from foretaste.spaces import RATE, SIZE, THIRD, OneOf, Space
 
 SHOWN = 64
 """Newest events that an explanation shows at most."""
+
+
+Size = Annotated[int, Field(ge=1)]
 
 
 class YoutubeDNN(SequenceModel):
@@ -67,7 +71,7 @@ class YoutubeDNN(SequenceModel):
         """The paper's network, or Spotlight's PoolNet."""
         embedding_size: int = Field(64, ge=1)
         """D, size of the vector with which an item is read, and of a user's."""
-        tower: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (256, 128, 64)
+        tower: Annotated[tuple[Size, ...], Field(min_length=1), Only(variant="tower")] = (256, 128, 64)
         """Sizes of the dense layers of variant = "tower"; the last is the size of v."""
         window: int = Field(0, ge=0)
         """Newest events that are averaged; 0 for all."""
