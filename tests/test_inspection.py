@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -178,6 +179,23 @@ def test_the_gamma_law_is_that_of_scipy_and_bins_are_scotts() -> None:
     x = np.array([10.0, 100.0])
     assert law.at(x) == pytest.approx(stats.gamma.pdf(x, law.shape, scale=law.scale))
     assert Tally().gamma() is None
+
+
+def test_the_law_of_times_is_drawn_as_far_as_nine_in_ten_lie() -> None:
+    """Though nearly all events share their time with the next, as the lines of an invoice do."""
+    pytest.importorskip("matplotlib")
+    from foretaste.inspection.drawings import dwell
+
+    tally = Tally()
+    tally.add(np.repeat([0, 600, 1200, 3000], [9000, 60, 37, 3]))
+    law = tally.gamma()
+    assert law is not None
+    facts = SimpleNamespace(dwell=law)
+    [(figure, title, _)] = dwell(facts)  # type: ignore[arg-type]
+    (axes,) = figure.axes
+    assert title == "Time to the next event, and its law."
+    assert axes.get_ylim()[1] == pytest.approx(1.15 * max(law.density))
+    assert 1200 < axes.get_xlim()[1] < 3000
 
 
 def test_drift_by_hand() -> None:
