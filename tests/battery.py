@@ -82,7 +82,7 @@ def other_value(config: Config, setting: str) -> object:
         return next(one for one in get_args(kind) if one != value)
     if isinstance(value, bool):
         return not value
-    return [*value, 5] if isinstance(value, tuple) else value + 1 if isinstance(value, int) else value / 2
+    return [*value, 5] if isinstance(value, tuple) else (value - 1 or 2) if isinstance(value, int) else value / 2
 
 
 def random_log(n_items: int = N_ITEMS, n_users: int = 40, seed: int = 5) -> Sequences:

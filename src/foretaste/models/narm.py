@@ -54,9 +54,9 @@ class NARM(SequenceModel):
         """Bi-linear: E (B c), equation 10. Full: a free output row and a bias an item, Table 2's alternative."""
         attention: Annotated[Literal["softmax", "raw"], LOCAL] = "softmax"
         """Weights that sum to 1 (the authors' code), or the score itself (equation 8 as printed)."""
-        window: Annotated[int, LOCAL] = Field(19, ge=1)
+        window: Annotated[int, LOCAL, Only(keep="first")] = Field(19, ge=1)
         """W, how many events the attention sees; the paper's "BPTT 19"."""
-        keep: Annotated[Literal["last", "first"], LOCAL] = "last"
+        keep: Literal["last", "first"] = "last"
         """The last W events, or the first W: after them nothing changes (the authors' code)."""
         embedding_dropout: float = Field(0.25, ge=0, lt=1)
         """Share of embedding entries dropped in training."""
