@@ -159,7 +159,7 @@ def test_another_loss_needs_nothing_else_said_and_l2_is_taken_or_refused(name: s
     if model_class(name).owned is not SequenceModel.owned:
         recommender.fit(log)
         return
-    with pytest.raises(ConfigError, match=r"l2 = 0.1: .* leave l2 at 0, and set weight_decay"):
+    with pytest.raises(ConfigError, match=r"l2 = 0.1: .* leave l2 at 0, and set penalties"):
         recommender.fit(log)
 
 

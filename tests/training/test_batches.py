@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foretaste.data.sequences import Scope, Sequences
+from foretaste.errors import ConfigError
 from foretaste.models.contract import Events, SequenceModel, State
 from foretaste.training.aims import Aim, Targets
 from foretaste.training.batches import batches
@@ -199,6 +200,31 @@ def test_l2_pulls_what_a_step_touches_and_nothing_else() -> None:
     moved = pulled.user.weight.detach() - plain.user.weight.detach()
     np.testing.assert_allclose(moved[1:], -0.5 * 0.3 * 2 / 6 * before[1:], rtol=1e-4, atol=1e-7)
     assert torch.equal(pulled.user.weight[0], before[0])
+
+
+def test_penalties_pull_the_weights_they_name_at_every_step() -> None:
+    """One SGD step by hand: a weight w moves by 2 rate penalty w beside the loss's own pull, touched or not."""
+    log = users_with_own_items()
+    torch.manual_seed(0)
+    plain, pulled = Table(6, 6), Table(6, 6)
+    pulled.load_state_dict(plain.state_dict())
+    before = plain.user.weight.detach().clone()
+    common = {"first": True, "optimizer": "sgd", "learning_rate": 0.5, "epochs": 1, "batch": 100}
+    train(plain, log, TrainConfig.of(common))
+    train(pulled, log, TrainConfig.of({**common, "penalties": {"user": 0.2, "user.w": 0.1}}))
+    moved = pulled.user.weight.detach() - plain.user.weight.detach()
+    np.testing.assert_allclose(moved[1:], -0.5 * 2 * 0.3 * before[1:], rtol=1e-4, atol=1e-7)
+    others = {name: weight for name, weight in pulled.state_dict().items() if not name.startswith("user")}
+    assert others, "others are there, and stay as they would be"
+    for name, weight in others.items():
+        assert torch.equal(weight, plain.state_dict()[name]), name
+
+
+def test_penalties_name_weights_and_are_no_rewards() -> None:
+    with pytest.raises(ConfigError, match=r"penalties: Table has no weights 'users'.*user\.weight"):
+        train(Table(6, 6), users_with_own_items(), TrainConfig(first=True, penalties={"users": 0.1}))
+    with pytest.raises(ConfigError, match=r"penalties.user"):
+        TrainConfig.of({"penalties": {"user": -0.1}})
 
 
 def test_sessions_and_several_events_ahead_cannot_both_be_wanted() -> None:

@@ -28,6 +28,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "narm": {"chunk": 4, "clip": 0.05},
     "asars": {"loss": "top1", "sampler": "batch", "negatives": 8, "l2": 0.01},
     "rum-feature": {"l2": 0.01},
+    "lsamn": {"penalties": {"Phi": 0.02, "V": 0.01}},
     "sasrec": {"average": 0.9},
 }
 """Settings beside a model's own, so that each way of the loop is taken by one at least."""

@@ -14,7 +14,7 @@ from foretaste.training.group import Share
 from foretaste.training.losses import loss_of
 from foretaste.training.negatives import Negatives, generator
 from foretaste.training.privileged import Teacher
-from foretaste.training.settings import TrainConfig, sampler_of
+from foretaste.training.settings import TrainConfig, check_weights, sampler_of
 from foretaste.training.touched import Touched
 
 
@@ -28,8 +28,13 @@ class Objective:
         if config.l2 and type(model).owned is SequenceModel.owned:
             raise ConfigError(
                 f"l2 = {config.l2}: {type(model).__name__} names no weights that belong to one user or item alone; "
-                "leave l2 at 0, and set weight_decay for a penalty on all weights"
+                "leave l2 at 0, and set penalties, for weights by their names, or weight_decay, for all"
             )
+        check_weights("penalties", config.penalties, model)
+        self.held = {
+            name: sum(penalty for said, penalty in config.penalties.items() if name.startswith(said))
+            for name, _ in model.named_parameters()
+        }
         self.sampler = sampler_of(model, log, config)
         self.touched = Touched(log, model.n_items) if self.sampler and config.exclude_touched else None
 
@@ -50,6 +55,8 @@ class Objective:
         whole.backward()  # type: ignore[no-untyped-call]
         if self.config.l2:
             self._pull(share, negatives)
+        if self.config.penalties:
+            self._hold(share)
         return float(loss.detach()) * share.weight
 
     def _pull(self, share: Share, negatives: Negatives | None) -> None:
@@ -63,6 +70,15 @@ class Objective:
         pull(self.model.owned(batch.users[batch.owners], items), rate)
         if split:
             pull(self.model.owned(batch.users[:0], drawn), rate / share.sharers)
+
+    @torch.no_grad()
+    def _hold(self, share: Share) -> None:
+        """`penalties`: each weight is in every target's score, so once a step, by all processes together."""
+        for name, weight in self.model.named_parameters():
+            if self.held[name] and weight.requires_grad:
+                if weight.grad is None:
+                    weight.grad = torch.zeros_like(weight)
+                weight.grad.add_(weight, alpha=2 * self.held[name] * share.weight)
 
     def _negatives(self, batch: Batch, epoch: int, step: int) -> Negatives | None:
         """What the targets of a step are compared with."""

@@ -9,8 +9,8 @@ Recurrent Neural Networks for Session-based Recommendations", DLRS 2016:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, Self, get_args
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self, get_args
 
 import torch
 from pydantic import Field, model_validator
@@ -72,6 +72,9 @@ class TrainConfig(Config):
     l2: float = Field(0.0, ge=0)
     """L2 penalty on the own weights of the users a step asks for and of the items it scores, a target; see `owned` in
     the contract."""
+    penalties: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """L2 penalties on other weights, a target, by the beginning of their names, such as { W1 = 1e-3, W2 = 1e-3 }; where
+    several fit one, they add up."""
     clip: float = Field(0.0, ge=0)
     """Largest norm of the gradient; 0 leaves it alone."""
     average: float = Field(0.0, ge=0, lt=1)
@@ -181,6 +184,14 @@ def check_pieces(kind: type[SequenceModel], model: Config, config: TrainConfig) 
     )
 
 
+def check_weights(setting: str, beginnings: Iterable[str], model: SequenceModel) -> None:
+    """Refuse a setting that names weights which the model does not have."""
+    names = [name for name, _ in model.named_parameters()]
+    for said in beginnings:
+        if not any(name.startswith(said) for name in names):
+            raise ConfigError(f"{setting}: {type(model).__name__} has no weights '{said}'; {nearest(said, names)}")
+
+
 def aim_of(config: TrainConfig) -> Aim:
     """What is asked of a row."""
     return Aim(config.targets, config.ahead, config.first, config.latest)
@@ -188,10 +199,7 @@ def aim_of(config: TrainConfig) -> Aim:
 
 def optimizer_of(model: SequenceModel, config: TrainConfig) -> torch.optim.Optimizer:
     """A new optimiser over the model's weights, those that are frozen left out: they get no gradient either."""
-    names = [name for name, _ in model.named_parameters()]
-    for frozen in config.frozen:
-        if not any(name.startswith(frozen) for name in names):
-            raise ConfigError(f"frozen: {type(model).__name__} has no weights '{frozen}'; {nearest(frozen, names)}")
+    check_weights("frozen", config.frozen, model)
     for name, weight in model.named_parameters():
         weight.requires_grad_(not name.startswith(config.frozen))
     parameters, rate = [weight for weight in model.parameters() if weight.requires_grad], config.learning_rate

@@ -20,9 +20,9 @@ Left open or contradicted, and what was chosen:
   direction, so its short term is padding. None of that is here.
 - A user never seen asks with the mean of all users (see bpr_mf.py).
 - The paper's L-SHAN and S-SHAN are `parts="long"` and `parts="short"`.
-- Training. The paper draws one target of each session; here each event is one. L2 on u and x by `owned`; the paper's
-  other penalty, on W1 and W2, is left to `weight_decay`. Adam for the paper's SGD. u, x from N(0, 0.1^2); W within
-  sqrt(3 / D); b = 0. The paper compares sizes D up to 100 and takes 100.
+- Training. The paper draws one target of each session; here each event is one. L2 on u and x is `l2`; the paper's
+  other penalty, on W1 and W2, is `penalties = { W1 = ..., W2 = ... }`, and is not in the recipe. Adam for the paper's
+  SGD. u, x from N(0, 0.1^2); W within sqrt(3 / D); b = 0. The paper compares sizes D up to 100 and takes 100.
 
 To be checked against: DMAN's Table 3 (MovieLens-1M, leave one out, % HR@10 / HR@50 / NDCG@100: 21.34 / 49.52 / 19.55).
 
