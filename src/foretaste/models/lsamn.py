@@ -16,7 +16,7 @@ Left open or contradicted by the paper, and what was chosen:
 - A user who is not in training has the mean of all user vectors, taken when training ends and when users are forgotten.
 - The paper gives grids and no choices, and no initial weights. Here d = 40, the middle of its grid; all weights uniform
   within 1 / sqrt(d), c = 0. `init="normal"` draws the three tables from N(0, 0.01^2), as is usual for factor models.
-- The paper's one penalty is on all weights: `l2` is that of users and items, `penalties = { Phi = ..., V = ..., gru =
+- The paper's one penalty is on all weights: `l2` is that of users and items, `penalties = { Phi = ..., V_ = ..., gru =
   ... }` of the others, and is not in the recipe.
 - The paper descends by plain SGD; the recipe is Adam, which does not mind how many targets a step has.
 
