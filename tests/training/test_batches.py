@@ -187,8 +187,8 @@ def test_the_loop_trains_the_first_event_from_the_initial_state(loss: str, negat
     assert best.tolist() == [1, 2, 3, 4, 5, 6]
 
 
-def test_l2_pulls_what_a_step_touches_and_nothing_else() -> None:
-    """One SGD step by hand: a touched weight w moves by 2 rate l2 / N an occurrence beside the loss's own pull."""
+def one_step(**penalty: object) -> tuple[torch.Tensor, Table, Table]:
+    """Users' vectors before one SGD step at rate 0.5, and the model after it: without a penalty, and with it."""
     log = users_with_own_items()
     torch.manual_seed(0)
     plain, pulled = Table(6, 6), Table(6, 6)
@@ -196,7 +196,13 @@ def test_l2_pulls_what_a_step_touches_and_nothing_else() -> None:
     before = plain.user.weight.detach().clone()
     common = {"first": True, "optimizer": "sgd", "learning_rate": 0.5, "epochs": 1, "batch": 100}
     train(plain, log, TrainConfig.of(common))
-    train(pulled, log, TrainConfig.of({**common, "l2": 0.3}))
+    train(pulled, log, TrainConfig.of({**common, **penalty}))
+    return before, plain, pulled
+
+
+def test_l2_pulls_what_a_step_touches_and_nothing_else() -> None:
+    """One SGD step by hand: a touched weight w moves by 2 rate l2 / N an occurrence beside the loss's own pull."""
+    before, plain, pulled = one_step(l2=0.3)
     moved = pulled.user.weight.detach() - plain.user.weight.detach()
     np.testing.assert_allclose(moved[1:], -0.5 * 0.3 * 2 / 6 * before[1:], rtol=1e-4, atol=1e-7)
     assert torch.equal(pulled.user.weight[0], before[0])
@@ -204,16 +210,9 @@ def test_l2_pulls_what_a_step_touches_and_nothing_else() -> None:
 
 def test_penalties_pull_the_weights_they_name_at_every_step() -> None:
     """One SGD step by hand: a weight w moves by 2 rate penalty w beside the loss's own pull, touched or not."""
-    log = users_with_own_items()
-    torch.manual_seed(0)
-    plain, pulled = Table(6, 6), Table(6, 6)
-    pulled.load_state_dict(plain.state_dict())
-    before = plain.user.weight.detach().clone()
-    common = {"first": True, "optimizer": "sgd", "learning_rate": 0.5, "epochs": 1, "batch": 100}
-    train(plain, log, TrainConfig.of(common))
-    train(pulled, log, TrainConfig.of({**common, "penalties": {"user": 0.2, "user.w": 0.1}}))
-    moved = pulled.user.weight.detach() - plain.user.weight.detach()
-    np.testing.assert_allclose(moved[1:], -0.5 * 2 * 0.3 * before[1:], rtol=1e-4, atol=1e-7)
+    before, plain, pulled = one_step(penalties={"user": 0.2, "user.w": 0.1})
+    moved = pulled.user.weight.detach() - plain.user.weight.detach()  # [1 + U, d], the row of nobody among them
+    np.testing.assert_allclose(moved, -0.5 * 2 * 0.3 * before, rtol=1e-4, atol=1e-7)
     others = {name: weight for name, weight in pulled.state_dict().items() if not name.startswith("user")}
     assert others, "others are there, and stay as they would be"
     for name, weight in others.items():

@@ -31,10 +31,12 @@ class Objective:
                 "leave l2 at 0, and set penalties, for weights by their names, or weight_decay, for all"
             )
         check_weights("penalties", config.penalties, model)
-        self.held = {
-            name: sum(penalty for said, penalty in config.penalties.items() if name.startswith(said))
-            for name, _ in model.named_parameters()
-        }
+        self.held = [
+            (weight, penalty)
+            for name, weight in model.named_parameters()
+            for said, penalty in config.penalties.items()
+            if name.startswith(said)
+        ]
         self.sampler = sampler_of(model, log, config)
         self.touched = Touched(log, model.n_items) if self.sampler and config.exclude_touched else None
 
@@ -55,8 +57,7 @@ class Objective:
         whole.backward()  # type: ignore[no-untyped-call]
         if self.config.l2:
             self._pull(share, negatives)
-        if self.config.penalties:
-            self._hold(share)
+        self._hold(share)
         return float(loss.detach()) * share.weight
 
     def _pull(self, share: Share, negatives: Negatives | None) -> None:
@@ -74,11 +75,9 @@ class Objective:
     @torch.no_grad()
     def _hold(self, share: Share) -> None:
         """`penalties`: each weight is in every target's score, so once a step, by all processes together."""
-        for name, weight in self.model.named_parameters():
-            if self.held[name] and weight.requires_grad:
-                if weight.grad is None:
-                    weight.grad = torch.zeros_like(weight)
-                weight.grad.add_(weight, alpha=2 * self.held[name] * share.weight)
+        for weight, penalty in self.held:  # [...]
+            if weight.requires_grad:
+                gradient(weight).add_(weight, alpha=2 * penalty * share.weight)
 
     def _negatives(self, batch: Batch, epoch: int, step: int) -> Negatives | None:
         """What the targets of a step are compared with."""
@@ -89,15 +88,20 @@ class Objective:
         return self.sampler.sample(batch.targets, self.config.negatives, random, exclude=exclude)
 
 
+def gradient(weight: Tensor) -> Tensor:
+    """What the gradient of a weight is summed in: zeros of its shape where the loss has not met it."""
+    if weight.grad is None:
+        weight.grad = torch.zeros_like(weight)
+    return weight.grad
+
+
 @torch.no_grad()
 def pull(owned: list[tuple[Tensor, Tensor]], rate: float) -> None:
     """Add `rate` times each named row to its own gradient. By hand: autograd would make a table of zeros for each."""
     for weight, rows in owned:  # [R, ...], [n]
         if weight.requires_grad:
-            if weight.grad is None:
-                weight.grad = torch.zeros_like(weight)
             pulls = rate * rows_of(weight, rows)  # [n, ...]
             if weight.device.type == "cpu":
-                weight.grad.index_add_(0, rows, pulls)
+                gradient(weight).index_add_(0, rows, pulls)
             else:  # slower, and in a fixed order there, too
-                weight.grad.index_put_((rows,), pulls, accumulate=True)
+                gradient(weight).index_put_((rows,), pulls, accumulate=True)
